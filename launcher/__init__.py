@@ -1,0 +1,1 @@
+"""The product: interactive sessions on clusters."""

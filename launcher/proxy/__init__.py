@@ -1,0 +1,1 @@
+"""The ASGI code between a browser and the server inside a job."""

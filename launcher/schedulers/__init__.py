@@ -1,0 +1,1 @@
+"""Adapters that speak a scheduler's dialect: pure pairs of "build the command" and "read the answer"."""
