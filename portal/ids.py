@@ -20,7 +20,7 @@ def session_id() -> str:
 
 
 def host_label() -> str:
-    """The first label of a session's own host name: 24 characters, about 119 bits."""
+    """The first label of a session's own host name: 24 characters, about 120 bits."""
     return random_name(24)
 
 

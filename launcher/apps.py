@@ -1,0 +1,7 @@
+"""Tells Django about the launcher."""
+
+from django.apps import AppConfig
+
+
+class LauncherConfig(AppConfig):
+    name = "launcher"

@@ -1,0 +1,114 @@
+"""The records of the launcher. Only ``launcher.services`` writes them."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from launcher.states import LIVE_STATES, EndReason, SessionState
+from portal import ids
+
+
+def _choices(enum: type[SessionState] | type[EndReason]) -> list[tuple[str, str]]:
+    return [(member.value, member.value) for member in enum]
+
+
+class InteractiveSession(models.Model):
+    """One run of an app for one user. It has at most one job at a time."""
+
+    id = models.CharField(primary_key=True, max_length=16, default=ids.session_id, editable=False)
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="interactive_sessions"
+    )
+    username = models.CharField(max_length=64)  # the account on the cluster; stays when the user is deleted
+    cluster = models.CharField(max_length=32)
+    app = models.CharField(max_length=64)
+    title = models.CharField(max_length=80)
+    choices = models.JSONField(default=dict)  # LaunchChoices.as_dict()
+    host_label = models.CharField(max_length=32, unique=True, default=ids.host_label, editable=False)
+
+    state = models.CharField(max_length=12, choices=_choices(SessionState), default=SessionState.SUBMITTING)
+    created_at = models.DateTimeField()
+    submitted_at = models.DateTimeField(null=True, blank=True)
+    started_at = models.DateTimeField(null=True, blank=True)  # the job began to run
+    environment_at = models.DateTimeField(null=True, blank=True)  # its environment began to load
+    server_at = models.DateTimeField(null=True, blank=True)  # its server wrote the connection file
+    ready_at = models.DateTimeField(null=True, blank=True)
+    connected_at = models.DateTimeField(null=True, blank=True)  # first opened
+    stop_requested_at = models.DateTimeField(null=True, blank=True)
+    stop_requested_by = models.CharField(max_length=64, blank=True)
+    stop_reason = models.CharField(max_length=20, blank=True)  # the EndReason that the stop will lead to
+    cancelled_at = models.DateTimeField(null=True, blank=True)  # the scheduler accepted the cancel
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    claimed_at = models.DateTimeField(null=True, blank=True)  # a worker is submitting
+    claim = models.CharField(max_length=32, blank=True)  # that worker's mark, for compare-and-set
+    submit_attempts = models.PositiveSmallIntegerField(default=0)
+    job_id = models.CharField(max_length=128, blank=True)
+    job_state = models.CharField(max_length=12, blank=True)
+    job_comment = models.CharField(max_length=2000, blank=True)
+    execution_host = models.CharField(max_length=255, blank=True)
+    estimated_start_at = models.DateTimeField(null=True, blank=True)
+    walltime_ends_at = models.DateTimeField(null=True, blank=True)
+    polled_at = models.DateTimeField(null=True, blank=True)
+    unreachable_since = models.DateTimeField(null=True, blank=True)
+    missing_count = models.PositiveSmallIntegerField(default=0)  # answers in a row that left the job out
+    memory_used_mib = models.PositiveIntegerField(null=True, blank=True)
+
+    folder = models.CharField(max_length=1024, blank=True)  # absolute path on the cluster
+    base_url = models.CharField(max_length=64, default="/")
+    upstream_host = models.CharField(max_length=255, blank=True)
+    upstream_port = models.PositiveIntegerField(null=True, blank=True)
+    upstream_flavor = models.CharField(max_length=16, blank=True)
+    upstream_server = models.CharField(max_length=64, blank=True)
+    secret_encrypted = models.BinaryField(blank=True, default=b"")
+
+    end_reason = models.CharField(max_length=20, choices=_choices(EndReason), blank=True)
+    end_code = models.CharField(max_length=64, blank=True)  # the sentence people read
+    end_params = models.JSONField(default=dict, blank=True)
+    end_detail = models.CharField(max_length=2000, blank=True)  # the other side's own words
+    exit_status = models.IntegerField(null=True, blank=True)
+    log_tail = models.TextField(blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["cluster", "state"], name="session_by_cluster_state"),
+            models.Index(fields=["owner", "-created_at"], name="session_by_owner"),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["cluster", "job_id"], condition=~Q(job_id=""), name="one_session_per_job"),
+            models.CheckConstraint(
+                condition=Q(state=SessionState.ENDED, ended_at__isnull=False) & ~Q(end_reason="")
+                | ~Q(state=SessionState.ENDED),
+                name="ended_has_time_and_reason",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.id} ({self.username}, {self.app}, {self.state})"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the session still counts against its owner's limit."""
+        return self.state in LIVE_STATES
+
+    @property
+    def job_name(self) -> str:
+        """The job's name on the cluster: it carries the session's marker."""
+        return f"fb-{self.id}"
+
+
+class AccessGrant(models.Model):
+    """The right of one browser to reach one session's own address: what the cookie there stands for."""
+
+    digest = models.CharField(max_length=64, unique=True)  # SHA-256 of the cookie's value
+    session = models.ForeignKey(InteractiveSession, on_delete=models.CASCADE, related_name="grants")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="grants")
+    web_session_digest = models.CharField(max_length=64)  # SHA-256 of the portal session's key: sign-out ends the grant
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"grant of {self.user_id} for {self.session_id}"

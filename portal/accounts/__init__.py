@@ -1,0 +1,1 @@
+"""People: accounts, signing in, preferences, personal tokens and the site's policy."""

@@ -1,0 +1,165 @@
+"""Every ``PORTAL_*`` setting in one typed class: the only reader of the environment.
+
+Values come from the environment or from a ``.env`` file beside ``manage.py``. All mistakes are reported at once, and
+the portal refuses to start with an unsafe one: a short secret, debugging outside the demo, a CA key others can read.
+"""
+
+from __future__ import annotations
+
+import functools
+import stat
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from typing_extensions import Annotated
+
+PROJECT = Path(__file__).resolve().parent.parent
+"""The folder that holds ``manage.py``."""
+
+Names = Annotated[tuple[str, ...], NoDecode]
+"""Several names in one variable, separated by commas or spaces."""
+
+
+def _private(path: Path) -> bool:
+    """Whether nobody but the owner may read ``path``."""
+    return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+
+
+class Conf(BaseSettings):
+    """What an administrator can set. Each attribute is read from ``PORTAL_`` plus its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="PORTAL_", env_file=PROJECT / ".env", extra="ignore", frozen=True)
+
+    secret_key: SecretStr
+    """Signs cookies. At least 32 characters, random."""
+    demo: bool = False
+    """Set by ``manage.py demo`` only: allows plain HTTP and says on every page that this is a demonstration."""
+    debug: bool = False
+    """Django's debug pages. Refused outside the demo."""
+    site_name: str = "Footbridge"
+    """The name people see on every page."""
+    support: str = ""
+    """Whom to ask for help: an e-mail address or a web address, shown on error pages."""
+
+    host: str = "127.0.0.1"
+    """The address the web process listens on."""
+    port: int = Field(default=8000, ge=1, le=65535)
+    """The port the web process listens on."""
+    url: str = ""
+    """The portal's address as browsers see it, for example ``https://notebooks.example.org``.
+    Empty: ``http://localhost:<port>``."""
+    sessions_domain: str = "localhost"
+    """Each session is served at ``<random>.<sessions_domain>``; needs a wildcard DNS entry, except for ``localhost``."""
+    session_address: Literal["origin", "path"] = "origin"
+    """``origin``: an own host name per session. ``path``: below ``/s/`` on the portal's own host, for sites without
+    wildcard DNS; notebook pages then share the portal's origin."""
+    trusted_proxies: Names = ()
+    """Addresses of reverse proxies in front of the portal whose ``X-Forwarded-For`` is believed."""
+
+    database_url: str = ""
+    """``postgresql://user@host/name`` or ``sqlite:///path``. Empty: SQLite in the data folder."""
+    valkey_url: str = "redis://127.0.0.1:6379/0"
+    """Redis or Valkey: broker, cache and live updates. ``unix:///path/to.sock`` works too."""
+    data_folder: Path = PROJECT / "var"
+    """Where the portal keeps keys and, with SQLite, its database."""
+
+    clusters_file: Path = PROJECT / "config" / "clusters.toml"
+    """The clusters file; see ``config/clusters.example.toml``."""
+    apps_folders: Annotated[tuple[Path, ...], NoDecode] = (PROJECT / "apps",)
+    """Folders of apps; a later folder replaces an app of the same name."""
+    ssh_ca_key_file: Path | None = None
+    """The private key of the portal's SSH user CA, mode 0600. Empty: ``ssh_user_ca`` in the data folder."""
+    encryption_key_files: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Files with Fernet keys for secrets in the database; the first encrypts, all decrypt.
+    Empty: ``encryption.key`` in the data folder."""
+
+    auth: Names = ("cluster",)
+    """Ways to sign in, in the order they are tried. ``cluster``: the cluster's password, checked by an SSH login."""
+    auth_cluster: str = ""
+    """The cluster whose login host checks passwords. Empty: the first of the clusters file."""
+    administrators: Names = ()
+    """Accounts that are administrators."""
+    administrator_groups: Names = ()
+    """Members of these groups on the cluster are administrators."""
+    allowed_groups: Names = ()
+    """When set, only members of these groups on the cluster may sign in."""
+    sessions_per_user: int = Field(default=1, ge=1, le=100)
+    """How many sessions a person may have at a time unless an administrator set another number for them."""
+    sign_in_attempts: int = Field(default=5, ge=1)
+    """Wrong passwords per account and ten minutes before the portal stops asking the cluster."""
+    hours_signed_in: float = Field(default=12, gt=0)
+    """After so many hours a person signs in again."""
+
+    log_format: Literal["text", "json"] = "text"
+    """``json`` writes one object a line."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """How much is logged."""
+
+    @field_validator(
+        "trusted_proxies", "auth", "administrators", "administrator_groups", "allowed_groups", mode="before"
+    )
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+    @field_validator("apps_folders", "encryption_key_files", mode="before")
+    @classmethod
+    def _split_paths(cls, value: object) -> object:
+        return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_secret(cls, value: SecretStr) -> SecretStr:
+        if len(value.get_secret_value()) < 32 or len(set(value.get_secret_value())) < 8:
+            raise ValueError("must be random and at least 32 characters; `openssl rand -base64 48` makes one")
+        return value
+
+    @field_validator("sessions_domain")
+    @classmethod
+    def _plain_domain(cls, value: str) -> str:
+        return value.lower().strip(".")
+
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        if self.debug and not self.demo:
+            raise ValueError("PORTAL_DEBUG shows secrets to visitors and is refused outside the demo")
+        if urlsplit(self.portal_url).scheme not in ("http", "https") or not urlsplit(self.portal_url).hostname:
+            raise ValueError("PORTAL_URL must be a web address such as https://notebooks.example.org")
+        for path in (self.ca_key_path, *self.encryption_key_paths):
+            if path.exists() and not _private(path):
+                raise ValueError(f"{path} can be read by others; run: chmod 600 {path}")
+        return self
+
+    @property
+    def portal_url(self) -> str:
+        """The portal's address without a slash at the end."""
+        return (self.url or f"http://localhost:{self.port}").rstrip("/")
+
+    @property
+    def is_https(self) -> bool:
+        """Whether browsers reach the portal over TLS; decides the ``Secure`` mark of cookies."""
+        return self.portal_url.startswith("https://")
+
+    @property
+    def ca_key_path(self) -> Path:
+        """The private key of the SSH user CA."""
+        return self.ssh_ca_key_file or self.data_folder / "ssh_user_ca"
+
+    @property
+    def encryption_key_paths(self) -> tuple[Path, ...]:
+        """Files with Fernet keys."""
+        return self.encryption_key_files or (self.data_folder / "encryption.key",)
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        return self.database_url or f"sqlite:///{self.data_folder / 'footbridge.sqlite3'}"
+
+
+@functools.cache
+def conf() -> Conf:
+    """The settings of this process. Raises pydantic's ValidationError with every mistake."""
+    return Conf()  # type: ignore[call-arg]  # pydantic-settings fills the required fields from the environment
