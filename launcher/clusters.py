@@ -86,6 +86,8 @@ class Cluster(_Strict):
     operator: str = ""  # an account whose status command sees every user's jobs; empty: each user asks for their own
     command_timeout_seconds: float = Field(default=20, gt=0, le=600)
     connect_timeout_seconds: float = Field(default=10, gt=0, le=120)
+    poll_fast_seconds: float = Field(default=3, ge=1, le=300)  # while something is about to change
+    poll_slow_seconds: float = Field(default=30, ge=1, le=3600)  # while all is quiet
     start_timeout_seconds: float = Field(default=300, gt=0)  # from running to the server's first answer
     is_demonstration: bool = False
 

@@ -1,0 +1,92 @@
+"""Sends work to the workers and news to the browsers, after the transaction that caused it. Only ids travel."""
+
+from __future__ import annotations
+
+import structlog
+from channels.layers import get_channel_layer
+from django.core.cache import cache
+from django.db import transaction
+
+from launcher.models import InteractiveSession
+from launcher.ssh.loop import hands_loop
+
+log = structlog.get_logger(__name__)
+
+PROXY_GROUP = "proxy"
+"""Every web process listens here for access that was taken away."""
+
+WATCHERS_GROUP = "watchers"
+"""Open pages of administrators and auditors."""
+
+
+def user_group(user_id: int) -> str:
+    """The group of a person's open pages."""
+    return f"user.{user_id}"
+
+
+def submit(session_id: str, *, delay_seconds: float = 0) -> None:
+    """Have a worker submit the session's job. Safe to ask twice: the submission itself is claimed."""
+    from launcher import tasks
+
+    transaction.on_commit(lambda: _send(tasks.submit, session_id, delay_seconds))
+
+
+def cancel(session_id: str) -> None:
+    """Have a worker cancel the session's job."""
+    from launcher import tasks
+
+    transaction.on_commit(lambda: _send(tasks.cancel, session_id, 0))
+
+
+def _send(task: object, session_id: str, delay_seconds: float) -> None:
+    try:
+        task.apply_async(args=[session_id], countdown=delay_seconds or None, retry=False)  # type: ignore[attr-defined]
+    except Exception as error:  # the broker is away: the poll round finds the session again and sends it anew
+        log.warning("broker_unreachable", session=session_id, error=str(error))
+
+
+def _next_poll_key(cluster_id: str) -> str:
+    return f"poll:next:{cluster_id}"
+
+
+def poll_soon(cluster_id: str) -> None:
+    """Something changed: the next poll round of this cluster is due now."""
+    transaction.on_commit(lambda: cache.delete(_next_poll_key(cluster_id)))
+
+
+def poll_again_in(cluster_id: str, seconds: float) -> None:
+    """The next poll round of this cluster is due in so many seconds."""
+    cache.set(_next_poll_key(cluster_id), 1, timeout=max(1, seconds))
+
+
+def poll_is_due(cluster_id: str) -> bool:
+    """Whether this cluster should be polled now."""
+    return cache.get(_next_poll_key(cluster_id)) is None
+
+
+def tell_browsers(session: InteractiveSession) -> None:
+    """Tell the owner's open pages, and those who watch all sessions, that this session changed."""
+    message = {"type": "session.changed", "session_id": session.id, "state": str(session.state)}
+    groups = [WATCHERS_GROUP]
+    if session.owner_id is not None:
+        groups.append(user_group(session.owner_id))
+    transaction.on_commit(lambda: _broadcast(groups, message))
+
+
+def drop_access(*, session_id: str = "", user_id: int | None = None) -> None:
+    """Tell every web process to forget what it cached of this session or person, and to close their open sockets."""
+    message = {"type": "access.dropped", "session_id": session_id, "user_id": user_id}
+    transaction.on_commit(lambda: _broadcast([PROXY_GROUP], message))
+
+
+def _broadcast(groups: list[str], message: dict[str, object]) -> None:
+    layer = get_channel_layer()
+
+    async def send() -> None:
+        for group in groups:
+            await layer.group_send(group, message)
+
+    try:
+        hands_loop().run(send(), 5)
+    except Exception as error:  # pages also poll, and access is re-checked every few seconds: news may be lost
+        log.warning("live_update_lost", error=str(error))

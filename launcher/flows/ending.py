@@ -1,0 +1,57 @@
+"""Finds out why a job ended: what the scheduler says, and the end of the session's log. Wipes the secret's file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from launcher.clusters import Cluster
+from launcher.jobscript import LOG_NAME, SECRET_NAME
+from launcher.models import InteractiveSession
+from launcher.parts import hands
+from launcher.schedulers.base import JobStatus
+from launcher.schedulers.endings import ending
+from launcher.ssh.errors import SSHError
+from launcher.states import EndReason
+
+log = structlog.get_logger(__name__)
+
+TAIL_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class EndingFound:
+    """Why a session ended, and the proof."""
+
+    reason: EndReason
+    code: str
+    params: Mapping[str, object]
+    detail: str
+    log_tail: str
+
+
+async def find_ending(cluster: Cluster, session: InteractiveSession, status: JobStatus | None) -> EndingFound:
+    """Never fails: without the log the scheduler's word alone has to do."""
+    tail = ""
+    if session.folder:
+        try:
+            async with hands().files(cluster, session.username) as files:
+                tail = await _tail(files, f"{session.folder}/{LOG_NAME}")
+                if not tail:
+                    tail = await _tail(files, f"{session.folder}/job.out")
+                await files.replace(f"{session.folder}/{SECRET_NAME}", b"", 0o600)
+        except SSHError as error:
+            log.info("log_not_read", session=session.id, code=error.code, detail=error.detail)
+    stopped_by = EndReason(session.stop_reason) if session.stop_reason else None
+    found = ending(status, tail, stopped_by=stopped_by, stop_code=session.end_code)
+    return EndingFound(found.reason, found.code, found.params, status.comment if status else "", tail)
+
+
+async def _tail(files: object, path: str) -> str:
+    try:
+        tail = await files.read_tail(path, TAIL_BYTES)  # type: ignore[attr-defined]
+    except SSHError:
+        return ""
+    return str(tail.data.decode("utf-8", errors="replace"))

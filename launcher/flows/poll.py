@@ -1,0 +1,184 @@
+"""One poll round of one cluster: ask how the jobs are, look for servers that have started, find out why jobs ended.
+
+One status command per account and batch: per operator where the site lets one account see all jobs, else per user.
+All waiting happens on the loop thread, for all sessions side by side; the database is written afterwards, here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+from django.core.cache import cache
+
+from launcher import dispatch, services
+from launcher.clusters import Cluster
+from launcher.connection import Connection
+from launcher.flows.ending import EndingFound, find_ending
+from launcher.flows.start import Started, look_for_server
+from launcher.models import InteractiveSession
+from launcher.monitor import Decision, Watched, decide
+from launcher.parts import clusters, hands, hands_loop, scheduler_of
+from launcher.schedulers.base import JobState, JobStatus, StatusReport
+from launcher.states import LIVE_STATES, SessionState
+from portal.clock import now
+from portal.errors import FootbridgeError
+
+log = structlog.get_logger(__name__)
+
+BATCH = 200
+"""Job ids per status command; 200 ids of 40 characters stay far below the limit of a command line."""
+
+ROUND_SECONDS = 120
+SIDE_BY_SIDE = 8
+"""Accounts that are asked at the same time."""
+
+
+@dataclass(slots=True)
+class Round:
+    """What one round learned, by session id."""
+
+    statuses: dict[str, JobStatus | None] = field(default_factory=dict)  # None: a valid answer left the job out
+    decisions: dict[str, Decision] = field(default_factory=dict)
+    unanswered: list[str] = field(default_factory=list)
+    servers: dict[str, Started] = field(default_factory=dict)
+    endings: dict[str, EndingFound] = field(default_factory=dict)
+
+
+def poll(cluster_id: str) -> None:
+    """One round, unless another worker is at it."""
+    lock = f"poll:lock:{cluster_id}"
+    if not cache.add(lock, 1, ROUND_SECONDS + 30):
+        return
+    try:
+        cluster = clusters()[cluster_id]
+        dispatch.poll_again_in(cluster_id, cluster.poll_slow_seconds)
+        live = list(InteractiveSession.objects.filter(cluster=cluster_id, state__in=LIVE_STATES))
+        _take_up_what_was_dropped(cluster, live)
+        with_job = [session for session in live if session.job_id]
+        if with_job:
+            _apply(cluster, with_job, hands_loop().run(_ask(cluster, with_job), ROUND_SECONDS))
+        dispatch.poll_again_in(cluster_id, _interval_seconds(cluster))
+    finally:
+        cache.delete(lock)
+
+
+def _take_up_what_was_dropped(cluster: Cluster, live: list[InteractiveSession]) -> None:
+    """Messages can be lost and workers can die: submit and cancel again what nobody works on."""
+    wait_seconds = cluster.poll_fast_seconds * 3
+    for session in services.sessions_waiting_for_submission(cluster.id, older_than_seconds=wait_seconds):
+        dispatch.submit(session.id)
+    for session in live:
+        if session.state == SessionState.STOPPING and session.cancelled_at is None and session.stop_requested_at:
+            if (now() - session.stop_requested_at).total_seconds() > wait_seconds:
+                dispatch.cancel(session.id)
+
+
+def _interval_seconds(cluster: Cluster) -> float:
+    """Fast while something is about to change, slow while all is quiet."""
+    states = set(
+        InteractiveSession.objects.filter(cluster=cluster.id, state__in=LIVE_STATES).values_list("state", flat=True)
+    )
+    return cluster.poll_fast_seconds if states - {SessionState.READY} else cluster.poll_slow_seconds
+
+
+async def _ask(cluster: Cluster, sessions: list[InteractiveSession]) -> Round:
+    """All that has to be asked of the cluster in this round."""
+    result = Round()
+    gate = asyncio.Semaphore(SIDE_BY_SIDE)
+    groups: dict[str, list[InteractiveSession]] = {}
+    for session in sessions:
+        groups.setdefault(cluster.operator or session.username, []).append(session)
+
+    async def ask_group(account: str, group: list[InteractiveSession]) -> None:
+        for start in range(0, len(group), BATCH):
+            async with gate:
+                await _ask_batch(cluster, account, group[start : start + BATCH], result)
+
+    await asyncio.gather(*(ask_group(account, group) for account, group in groups.items()))
+
+    async def follow_up(session: InteractiveSession) -> None:
+        async with gate:
+            await _follow_up(cluster, session, result)
+
+    await asyncio.gather(*(follow_up(session) for session in sessions if session.id in result.decisions))
+    return result
+
+
+async def _ask_batch(cluster: Cluster, account: str, batch: list[InteractiveSession], result: Round) -> None:
+    try:
+        report = await _status(cluster, account, [session.job_id for session in batch])
+    except FootbridgeError as error:
+        log.warning("scheduler_silent", cluster=cluster.id, account=account, code=error.code, detail=error.detail)
+        result.unanswered += [session.id for session in batch]
+        return
+    for session in batch:
+        status = report.jobs.get(session.job_id)
+        if status is not None and status.owner and status.owner != session.username:
+            log.error("job_of_somebody_else", session=session.id, job=session.job_id)
+            status = None
+        watched = Watched(
+            state=SessionState(session.state),
+            missing_count=session.missing_count,
+            started_at=session.started_at,
+            start_timeout_seconds=cluster.start_timeout_seconds,
+        )
+        result.statuses[session.id] = status
+        result.decisions[session.id] = decide(watched, status, now())
+
+
+async def _status(cluster: Cluster, account: str, job_ids: list[str]) -> StatusReport:
+    scheduler = scheduler_of(cluster.id)
+    command = scheduler.status_command(job_ids)
+    answer = await hands().run(cluster, account, command, cluster.command_timeout_seconds)
+    return scheduler.parse_status(answer, job_ids)
+
+
+async def _follow_up(cluster: Cluster, session: InteractiveSession, result: Round) -> None:
+    """Look into the session's folder where the answer asks for it: has a server started, why did the job end."""
+    status, decision = result.statuses[session.id], result.decisions[session.id]
+    if decision.has_ended:
+        result.endings[session.id] = await find_ending(cluster, session, status)
+    elif status is not None and status.state is JobState.RUNNING and session.state in _BEFORE_READY:
+        try:
+            result.servers[session.id] = await look_for_server(cluster, session, status)
+        except FootbridgeError as error:
+            log.info("server_not_yet", session=session.id, code=error.code, detail=error.detail)
+
+
+_BEFORE_READY = frozenset({SessionState.SUBMITTING, SessionState.QUEUED, SessionState.STARTING})
+
+
+def _apply(cluster: Cluster, sessions: Iterable[InteractiveSession], result: Round) -> None:
+    services.record_unreachable(result.unanswered)
+    for session in sessions:
+        decision = result.decisions.get(session.id)
+        if decision is None:
+            continue
+        status = result.statuses[session.id]
+        ending = result.endings.get(session.id)
+        if ending is not None:
+            services.end_session(
+                session.id,
+                reason=ending.reason,
+                code=ending.code,
+                params=ending.params,
+                detail=ending.detail,
+                status=status,
+                log_tail=ending.log_tail,
+            )
+            continue
+        services.record_answer(session.id, status=status, decision=decision, cluster=cluster)
+        _apply_server(session.id, result.servers)
+
+
+def _apply_server(session_id: str, servers: Mapping[str, Started]) -> None:
+    started = servers.get(session_id)
+    if started is None:
+        return
+    connection: Connection = started.connection
+    services.record_server(session_id, connection)
+    if started.answered:
+        services.record_ready(session_id)

@@ -1,0 +1,84 @@
+"""The way from the portal into a session's own address: a one-time code, then a cookie that stands for a grant.
+
+The code lives in the shared cache for 30 seconds, is bound to the person and the session, and is taken out by the one
+request that uses it. The cookie's value is random; the database keeps its SHA-256 only.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.core.cache import cache
+from django.db import transaction
+
+from launcher import dispatch, sealing
+from launcher.models import AccessGrant, InteractiveSession
+from portal import ids
+from portal.accounts.models import User
+from portal.audit import events
+from portal.audit.services import record
+from portal.clock import now
+
+CODE_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class GrantIssued:
+    """A grant's cookie."""
+
+    cookie_value: str
+    session_id: str
+    expires_at: dt.datetime
+
+
+def _key(code: str) -> str:
+    return f"entry:{sealing.digest(code)}"
+
+
+def create_entry_code(*, session: InteractiveSession, user: User, web_session_key: str, address: str) -> str:
+    """A one-time code for ``session``'s own address. The caller has checked that ``user`` may open it."""
+    code = ids.secret()
+    value = {"session": session.pk, "user": user.pk, "web_session": sealing.digest(web_session_key)}
+    cache.set(_key(code), value, CODE_SECONDS)
+    with transaction.atomic():
+        locked = InteractiveSession.objects.select_for_update().get(pk=session.pk)
+        if locked.connected_at is None:
+            locked.connected_at = now()
+            locked.save(update_fields=["connected_at"])
+        record(
+            events.SessionConnected(via="browser"), actor=user.username, address=address, session_id=session.pk
+        )
+    return code
+
+
+def redeem_entry_code(*, label: str, code: str) -> GrantIssued | None:
+    """The grant for a code that is fresh, unused and meant for the session at this host label; else ``None``."""
+    value = cache.get(_key(code))
+    if value is None or not cache.delete(_key(code)):  # only one of two racing requests deletes it
+        return None
+    session = InteractiveSession.objects.filter(pk=value["session"], host_label=label).first()
+    user = User.objects.filter(pk=value["user"], is_active=True).first()
+    if session is None or user is None:
+        return None
+    cookie_value = ids.secret()
+    moment = now()
+    grant = AccessGrant.objects.create(
+        digest=sealing.digest(cookie_value),
+        session=session,
+        user=user,
+        web_session_digest=value["web_session"],
+        created_at=moment,
+        expires_at=moment + dt.timedelta(hours=settings.CONF.hours_signed_in),
+    )
+    return GrantIssued(cookie_value=cookie_value, session_id=session.pk, expires_at=grant.expires_at)
+
+
+def revoke_web_session(*, user: User, web_session_key: str) -> None:
+    """Sign-out: every notebook that was entered from this portal session is closed."""
+    with transaction.atomic():
+        AccessGrant.objects.filter(
+            web_session_digest=sealing.digest(web_session_key), revoked_at__isnull=True
+        ).update(revoked_at=now())
+        dispatch.drop_access(user_id=user.pk)

@@ -1,0 +1,29 @@
+"""Seals secrets for the database with keys that are not in it (Fernet; several keys allow rotation)."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+
+from cryptography.fernet import Fernet, MultiFernet
+from django.conf import settings
+
+
+@functools.cache
+def _fernet() -> MultiFernet:
+    return MultiFernet([Fernet(path.read_bytes().strip()) for path in settings.CONF.encryption_key_paths])
+
+
+def seal(text: str) -> bytes:
+    """``text`` encrypted with the newest key."""
+    return _fernet().encrypt(text.encode())
+
+
+def unseal(sealed: bytes | memoryview) -> str:
+    """The text again. Raises cryptography.fernet.InvalidToken when no key fits."""
+    return _fernet().decrypt(bytes(sealed)).decode()
+
+
+def digest(text: str) -> str:
+    """SHA-256 in hexadecimal: what the database keeps of a random value it must recognise but never reveal."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

@@ -1,0 +1,37 @@
+"""Celery's doors to the flows. A message carries a session's or a cluster's id and nothing else."""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from launcher import dispatch
+from launcher.flows import cancel as cancel_flow
+from launcher.flows import poll as poll_flow
+from launcher.flows import submit as submit_flow
+from launcher.parts import clusters
+
+
+@shared_task(name="launcher.submit", ignore_result=True)
+def submit(session_id: str) -> None:
+    """Submit the session's job."""
+    submit_flow.submit(session_id)
+
+
+@shared_task(name="launcher.cancel", ignore_result=True)
+def cancel(session_id: str) -> None:
+    """Cancel the session's job."""
+    cancel_flow.cancel(session_id)
+
+
+@shared_task(name="launcher.poll", ignore_result=True)
+def poll(cluster_id: str) -> None:
+    """One poll round of one cluster."""
+    poll_flow.poll(cluster_id)
+
+
+@shared_task(name="launcher.tick", ignore_result=True)
+def tick() -> None:
+    """Beat's only message, every second: start the poll rounds that are due."""
+    for cluster_id in clusters():
+        if dispatch.poll_is_due(cluster_id):
+            poll.apply_async(args=[cluster_id], expires=30)

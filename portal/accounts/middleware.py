@@ -1,0 +1,48 @@
+"""Puts a person's language and time zone into force for the request."""
+
+from __future__ import annotations
+
+import zoneinfo
+from collections.abc import Callable
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone, translation
+
+GetResponse = Callable[[HttpRequest], HttpResponse]
+
+
+class LanguageMiddleware:
+    """The language of a visitor who has not signed in: their choice on this browser, else what the browser asks for."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer in that language."""
+        language = translation.get_language_from_request(request)
+        translation.activate(language)
+        request.LANGUAGE_CODE = language
+        response = self._get_response(request)
+        response.headers.setdefault("Content-Language", translation.get_language())
+        return response
+
+
+class PreferencesMiddleware:
+    """The language and the time zone that a signed-in person chose."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer in the person's language and zone."""
+        user = request.user
+        if user.is_authenticated:
+            chosen = getattr(user, "language", "")
+            if chosen and settings.LANGUAGE_COOKIE_NAME not in request.COOKIES:
+                translation.activate(chosen)
+                request.LANGUAGE_CODE = chosen
+            zone = getattr(user, "time_zone", "")
+            with timezone.override(zoneinfo.ZoneInfo(zone) if zone else None):
+                return self._get_response(request)
+        return self._get_response(request)

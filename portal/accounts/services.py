@@ -1,0 +1,102 @@
+"""What changes people's records: signing in, preferences and limits. The only writer of users."""
+
+from __future__ import annotations
+
+import re
+import zoneinfo
+
+from django.conf import settings
+from django.db import transaction
+
+from portal.accounts import policy, throttle
+from portal.accounts.models import Role, User
+from portal.accounts.ways import WAYS, Identity
+from portal.audit import events
+from portal.audit.services import record
+from portal.errors import FootbridgeError
+
+_USERNAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+
+
+class SignInRefused(FootbridgeError):
+    """Somebody could not sign in. ``code`` says why, in terms that do not tell whether the account exists."""
+
+    code = "sign_in.refused"
+
+
+def sign_in(*, username: str, password: str, address: str) -> User:
+    """The user whose password this is. Raises SignInRefused, with the attempt audited."""
+    username = username.strip()
+    if not username or not password:
+        raise SignInRefused(code="sign_in.empty")
+    if not _USERNAME.fullmatch(username):
+        raise _refused(username, address, way="", cause="name", code="sign_in.wrong")
+    if not throttle.take_attempt(username, address, settings.CONF.sign_in_attempts):
+        raise _refused(username, address, way="", cause="throttled", code="sign_in.throttled")
+    way, identity = _identify(username, password, address)
+    throttle.forget_attempts(username, address)
+    if not policy.may_sign_in(settings.CONF, identity.groups):
+        raise _refused(username, address, way=way, cause="policy", code="sign_in.not_allowed")
+    with transaction.atomic():
+        user, _ = User.objects.select_for_update().get_or_create(
+            username=identity.username, defaults={"password": "!"}
+        )
+        if user.is_active:
+            user.groups_on_cluster = list(identity.groups)
+            user.display_name = identity.display_name or user.display_name
+            granted = policy.role_of(settings.CONF, user.username, identity.groups)
+            if granted == Role.ADMINISTRATOR or user.role == Role.ADMINISTRATOR:
+                user.role = granted
+            user.full_clean(exclude=["password"])
+            user.save()
+            record(events.UserSignedIn(way=way), actor=user.username, address=address)
+    if not user.is_active:
+        raise _refused(username, address, way=way, cause="disabled", code="sign_in.not_allowed")
+    return user
+
+
+def _identify(username: str, password: str, address: str) -> tuple[str, Identity]:
+    unknown: FootbridgeError | None = None
+    for name in settings.CONF.auth:
+        try:
+            identity = WAYS[name](settings.CONF).check(username, password)
+        except FootbridgeError as error:
+            unknown = error
+            continue
+        if identity is not None:
+            return name, identity
+    if unknown is not None:
+        raise _refused(username, address, way="", cause=unknown.code, code="sign_in.cluster_away") from unknown
+    raise _refused(username, address, way="", cause="password", code="sign_in.wrong")
+
+
+def _refused(username: str, address: str, *, way: str, cause: str, code: str) -> SignInRefused:
+    with transaction.atomic():
+        record(events.UserSignInRefused(way=way, cause=cause), actor=username[:64], address=address)
+    return SignInRefused(code=code)
+
+
+def record_sign_out(*, user: User, address: str) -> None:
+    """Keep that ``user`` signed out."""
+    with transaction.atomic():
+        record(events.UserSignedOut(), actor=user.username, address=address)
+
+
+def set_preferences(*, user: User, language: str, time_zone: str) -> None:
+    """Keep the language (empty: the browser's) and the time zone (empty: the browser's)."""
+    user.language = language if language in dict(settings.LANGUAGES) else ""
+    user.time_zone = time_zone if time_zone in zoneinfo.available_timezones() else ""
+    user.save(update_fields=["language", "time_zone"])
+
+
+def set_sessions_allowed(*, user: User, sessions_allowed: int | None, actor: User, address: str) -> None:
+    """Let ``user`` have so many sessions at a time; ``None`` gives the site's number back."""
+    with transaction.atomic():
+        user.sessions_allowed = sessions_allowed
+        user.full_clean(exclude=["password"])
+        user.save(update_fields=["sessions_allowed"])
+        record(
+            events.LimitChanged(username=user.username, sessions_allowed=sessions_allowed),
+            actor=actor.username,
+            address=address,
+        )

@@ -1,0 +1,60 @@
+"""Ways to check a password, each a class; ``PORTAL_AUTH`` names the ones a site uses, in order.
+
+A way answers with an identity, says "not me", or cannot tell. It never keeps the password.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from launcher.parts import clusters
+from launcher.ssh.errors import LoginRefused
+from launcher.ssh.loop import hands_loop
+from launcher.ssh.passwords import verify_password
+from portal.conf import Conf
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who somebody proved to be."""
+
+    username: str
+    groups: tuple[str, ...] = ()
+    display_name: str = ""
+
+
+class PasswordWay(Protocol):
+    """A way to check an account's password."""
+
+    name: str
+
+    def check(self, username: str, password: str) -> Identity | None:
+        """The identity, or ``None`` for a wrong password or an unknown account.
+
+        Raises FootbridgeError (transient or not) when the answer cannot be known.
+        """
+
+
+class ClusterPassword:
+    """The cluster's own password, checked by an SSH login to the login host and then forgotten."""
+
+    name = "cluster"
+
+    def __init__(self, conf: Conf) -> None:
+        self._cluster_id = conf.auth_cluster
+
+    def check(self, username: str, password: str) -> Identity | None:
+        """See PasswordWay."""
+        known = clusters()
+        cluster = known[self._cluster_id] if self._cluster_id else next(iter(known.values()))
+        timeout_seconds = cluster.connect_timeout_seconds + cluster.command_timeout_seconds
+        try:
+            login = hands_loop().run(verify_password(cluster, username, password), timeout_seconds)
+        except LoginRefused:
+            return None
+        return Identity(username=username, groups=login.groups)
+
+
+WAYS = {ClusterPassword.name: ClusterPassword}
+"""Every way there is, by the name used in ``PORTAL_AUTH``."""

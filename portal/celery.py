@@ -1,0 +1,30 @@
+"""The Celery application: broker and schedule. No result backend; nothing waits for a task."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
+
+from portal.conf import conf
+
+_URL = conf().valkey_url
+
+app = Celery("footbridge")
+app.conf.update(
+    broker_url=_URL.replace("unix://", "redis+socket://", 1) if _URL.startswith("unix://") else _URL,
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={"visibility_timeout": 600, "socket_keepalive": True},
+    task_ignore_result=True,
+    task_acks_late=True,  # a worker that dies leaves its message to another; every task may run twice
+    task_default_queue="footbridge",
+    worker_prefetch_multiplier=1,
+    worker_hijack_root_logger=False,
+    worker_send_task_events=False,
+    enable_utc=True,
+    timezone="UTC",
+    beat_schedule={"tick": {"task": "launcher.tick", "schedule": 1.0, "options": {"expires": 5}}},
+)
+app.autodiscover_tasks(["launcher"])
