@@ -1,0 +1,305 @@
+"""Every fact the portal records: one frozen dataclass an event, registered by being defined.
+
+An event is in the past tense and has a dotted ``NAME``, a ``VERSION`` that grows when its fields change, a
+``LABEL`` for people, and a docstring that ends with what is *not* recorded. Fields are plain text, numbers,
+truth values or nothing. Who did it, from where and in which session are no fields:
+``portal.audit.services.record`` takes them apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar
+
+from django.utils.translation import gettext_lazy as _
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrPromise
+
+Value = str | int | float | bool | None
+"""What a field of an event may hold."""
+
+REGISTRY: dict[str, type[Event]] = {}
+"""Every event by its name."""
+
+
+class Event:
+    """The base of all events. A subclass is in the registry from its definition on."""
+
+    __slots__ = ()
+    NAME: ClassVar[str]
+    VERSION: ClassVar[int] = 1
+    LABEL: ClassVar[StrPromise]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # a slotted dataclass is made twice, so it may come again; another class may not take its name
+        known = REGISTRY.get(cls.NAME)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise TypeError(f"{cls.__qualname__} and {known.__qualname__} are both called {cls.NAME}")
+        REGISTRY[cls.NAME] = cls
+
+
+def fields_of(event: Event) -> dict[str, Value]:
+    """The event's fields by name. Raises TypeError for a value that JSON could not give back unchanged."""
+    values: dict[str, Value] = {}
+    for field in dataclasses.fields(event):  # type: ignore[arg-type]  # every subclass is a dataclass; a test says so
+        value = getattr(event, field.name)
+        if value is not None and not isinstance(value, str | int | float):
+            raise TypeError(
+                f"{event.NAME}: {field.name} is a {type(value).__name__}, not text, a number or nothing"
+            )
+        values[field.name] = value
+    return values
+
+
+def label_of(name: str) -> str:
+    """What people call the event ``name``; its own name when the event is of an older or newer portal."""
+    known = REGISTRY.get(name)
+    return str(known.LABEL) if known else name
+
+
+# sessions
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionLaunched(Event):
+    """Somebody asked for a session and the portal accepted.
+
+    Not recorded: the session's secret, the paths of environment, image and working folder.
+    """
+
+    NAME: ClassVar[str] = "session.launched"
+    LABEL: ClassVar[StrPromise] = _("Session launched")
+    app: str
+    cluster: str
+    title: str
+    cores: int
+    memory_mib: int
+    walltime_seconds: int
+    gpus: int
+    queue: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionSubmitted(Event):
+    """The scheduler accepted the job. Not recorded: the job script and the submit command."""
+
+    NAME: ClassVar[str] = "session.submitted"
+    LABEL: ClassVar[StrPromise] = _("Job submitted")
+    job_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionJobAdopted(Event):
+    """The answer to a submission was lost and its job was found by the session's marker.
+
+    Not recorded: the scheduler's answers.
+    """
+
+    NAME: ClassVar[str] = "session.job_adopted"
+    LABEL: ClassVar[StrPromise] = _("Job found again")
+    job_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionStarted(Event):
+    """The job began to run. Not recorded: the other hosts of a job with several."""
+
+    NAME: ClassVar[str] = "session.started"
+    LABEL: ClassVar[StrPromise] = _("Job started")
+    execution_host: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionReady(Event):
+    """The server in the job answered for the first time. Not recorded: its port, its version, its answer."""
+
+    NAME: ClassVar[str] = "session.ready"
+    LABEL: ClassVar[StrPromise] = _("Session ready")
+    seconds_since_launch: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionConnected(Event):
+    """Somebody opened the session. Not recorded: the browser, each request, what was seen or typed in it."""
+
+    NAME: ClassVar[str] = "session.connected"
+    LABEL: ClassVar[StrPromise] = _("Session opened")
+    via: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionStopRequested(Event):
+    """Somebody, or a rule, asked for the session's end. Not recorded: what was open in it."""
+
+    NAME: ClassVar[str] = "session.stop_requested"
+    LABEL: ClassVar[StrPromise] = _("Stop requested")
+    by_owner: bool
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionCancelled(Event):
+    """The scheduler accepted the cancellation of the job. Not recorded: its answer."""
+
+    NAME: ClassVar[str] = "session.cancelled"
+    LABEL: ClassVar[StrPromise] = _("Job cancelled")
+    job_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionEnded(Event):
+    """No job of the session exists any more.
+
+    ``reason`` is the word for machines, ``code`` the key of the sentence people read. Not recorded: the log's
+    tail, the scheduler's own words, the resources used.
+    """
+
+    NAME: ClassVar[str] = "session.ended"
+    LABEL: ClassVar[StrPromise] = _("Session ended")
+    reason: str
+    code: str
+    exit_status: int | None
+    job_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionAccessDenied(Event):
+    """Somebody was kept from a session that is not theirs, at ``door``: http, websocket, portal, api or live.
+
+    Repeated attempts are recorded once in ten minutes. Not recorded: the path, the query, the browser.
+    """
+
+    NAME: ClassVar[str] = "session.access_denied"
+    LABEL: ClassVar[StrPromise] = _("Access to a session denied")
+    door: str
+    cause: str
+
+
+# people
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UserSignedIn(Event):
+    """Somebody signed in, by the ``way`` named. Not recorded: the password, the browser, the groups."""
+
+    NAME: ClassVar[str] = "user.signed_in"
+    LABEL: ClassVar[StrPromise] = _("Signed in")
+    way: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UserSignInRefused(Event):
+    """A sign-in, or a personal token, was refused. The actor is the name that was given, whether or not it
+    exists.
+
+    Not recorded: the password or the token.
+    """
+
+    NAME: ClassVar[str] = "user.sign_in_refused"
+    LABEL: ClassVar[StrPromise] = _("Sign-in refused")
+    way: str
+    cause: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UserSignedOut(Event):
+    """Somebody signed out. Not recorded: a portal session that merely expired."""
+
+    NAME: ClassVar[str] = "user.signed_out"
+    LABEL: ClassVar[StrPromise] = _("Signed out")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TokenCreated(Event):
+    """A personal token was made. ``expires_at`` is ISO 8601 in UTC. Not recorded: the token, its digest, each
+    use.
+    """
+
+    NAME: ClassVar[str] = "token.created"
+    LABEL: ClassVar[StrPromise] = _("Token created")
+    name: str
+    scope: str
+    expires_at: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TokenRevoked(Event):
+    """A personal token was withdrawn before its time. Not recorded: the token, its digest."""
+
+    NAME: ClassVar[str] = "token.revoked"
+    LABEL: ClassVar[StrPromise] = _("Token revoked")
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LimitChanged(Event):
+    """An administrator set how many sessions ``username`` may have; nothing means the site's number again.
+
+    Not recorded: the number before, which the event before it holds.
+    """
+
+    NAME: ClassVar[str] = "user.limit_changed"
+    LABEL: ClassVar[StrPromise] = _("Limit changed")
+    username: str
+    sessions_allowed: int | None
+
+
+# the portal itself
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AuditExported(Event):
+    """Somebody downloaded the audit log as ``format``, ``rows`` rows of it.
+
+    Recorded before the first byte is sent, so a download that broke off is here too. Not recorded: the
+    filters.
+    """
+
+    NAME: ClassVar[str] = "audit.exported"
+    LABEL: ClassVar[StrPromise] = _("Audit log exported")
+    format: str
+    rows: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AuditAccessDenied(Event):
+    """Somebody without the right wanted to see or export the audit log; once in ten minutes. Not recorded:
+    the query.
+    """
+
+    NAME: ClassVar[str] = "audit.access_denied"
+    LABEL: ClassVar[StrPromise] = _("Access to the audit log denied")
+    page: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AuditChainBroken(Event):
+    """Recording found that the log's end was not as the portal had left it, and went on from the last row it
+    found.
+
+    ``cause``: ``seal`` (the head was written by somebody without the portal's key, or that key was changed),
+    ``head`` (the head is gone) or ``rows`` (there are rows that the head does not know). ``noted_rows`` is
+    the head's count, ``found_rows`` the number of the last row. Not recorded: who did it, which the portal
+    cannot know.
+    """
+
+    NAME: ClassVar[str] = "audit.chain_broken"
+    LABEL: ClassVar[StrPromise] = _("Audit log tampered with")
+    cause: str
+    noted_rows: int
+    found_rows: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HostKeyRejected(Event):
+    """A login host showed a key that is not the known one, and the connection was stopped.
+
+    Not recorded: the keys, which the log holds.
+    """
+
+    NAME: ClassVar[str] = "cluster.host_key_rejected"
+    LABEL: ClassVar[StrPromise] = _("Host key rejected")
+    cluster: str
+    login_host: str
