@@ -71,20 +71,34 @@ class Claim:
     is_retry: bool  # an earlier try may have left a job behind: look for it first
 
 
+def refuse_above_limit(user: User) -> None:
+    """Raises LaunchRefused with code ``launch.limit_reached`` and the newest session when no further one is allowed."""
+    live = InteractiveSession.objects.filter(owner=user, state__in=LIVE_STATES).order_by("-created_at")
+    allowed = user.sessions_allowed if user.sessions_allowed is not None else settings.CONF.sessions_per_user
+    if live.count() >= allowed:
+        raise LaunchRefused(code="launch.limit_reached", params={"allowed": allowed}, existing=live.first())
+
+
+def limit_refusal(user: User) -> LaunchRefused | None:
+    """The refusal that a launch would meet now because of the person's limit."""
+    try:
+        refuse_above_limit(user)
+    except LaunchRefused as refused:
+        return refused
+    return None
+
+
 def create_session(
     *, owner: User, app: App, cluster: Cluster, choices: LaunchChoices, address: str
 ) -> InteractiveSession:
     """A new session in state ``submitting``; a worker is told after the commit.
 
-    Raises LaunchRefused with code ``launch.limit_reached`` and the existing session when the person has as many as
-    they may. Two launches at once are put in order by a lock on the person's row.
+    Raises LaunchRefused as ``refuse_above_limit`` does. Two launches at once are put in order by a lock on the
+    person's row.
     """
     with transaction.atomic():
         locked = User.objects.select_for_update().get(pk=owner.pk)
-        live = InteractiveSession.objects.filter(owner=locked, state__in=LIVE_STATES).order_by("-created_at")
-        allowed = locked.sessions_allowed if locked.sessions_allowed is not None else settings.CONF.sessions_per_user
-        if live.count() >= allowed:
-            raise LaunchRefused(code="launch.limit_reached", params={"allowed": allowed}, existing=live.first())
+        refuse_above_limit(locked)
         session = InteractiveSession(
             owner=locked,
             username=locked.username,

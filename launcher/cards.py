@@ -1,0 +1,194 @@
+"""Turns a session into what a person reads: the card, the timeline, why it ended. Reads records, writes nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+from django.templatetags.static import static
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from launcher import wording
+from launcher.catalog import LaunchChoices
+from launcher.models import InteractiveSession
+from launcher.parts import apps
+from launcher.schedulers.base import JobState
+from launcher.states import SessionState
+from portal.accounts.models import User
+from portal.clock import now
+
+_TONES = {
+    SessionState.SUBMITTING: "busy",
+    SessionState.QUEUED: "quiet",
+    SessionState.STARTING: "busy",
+    SessionState.READY: "good",
+    SessionState.STOPPING: "busy",
+    SessionState.ENDED: "quiet",
+}
+_BAD_ENDINGS = frozenset({"failed", "node_failed", "submit_rejected", "lost", "out_of_memory", "walltime"})
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCard:
+    """Everything a page shows of a session, in words."""
+
+    id: str
+    title: str
+    owner: str
+    app_id: str
+    app_name: str
+    icon_url: str
+    state: str
+    state_label: str
+    state_tone: str  # quiet, busy, good, warn or bad
+    state_text: str
+    can_connect: bool
+    can_stop: bool
+    is_live: bool
+    created_at: dt.datetime
+    ended_at: dt.datetime | None
+    resources: str
+    environment: str
+    host: str
+    ends_at: dt.datetime | None
+    time_left_seconds: int | None
+    time_share: int | None  # percent of the time that is left
+    unreachable_since: dt.datetime | None
+    end_sentence: str
+    end_cure: str
+    details: str  # the scheduler's own words
+    relaunch_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the timeline."""
+
+    key: str
+    label: str
+    state: str  # done, now, next or failed
+    at: dt.datetime | None
+    seconds: float | None  # since the step before
+
+
+def app_icon(app_id: str) -> str:
+    """The address of an app's icon."""
+    return reverse("launcher:app-icon", args=[app_id]) if app_id in apps() else static("img/logo.svg")
+
+
+def app_name(app_id: str) -> str:
+    """An app's name in the reader's language; its id when the app is no longer offered."""
+    app = apps().get(app_id)
+    return wording.translated(app.name) if app else app_id
+
+
+def card_of(session: InteractiveSession, viewer: User | None = None) -> SessionCard:
+    """The card of ``session`` as ``viewer`` (its owner when ``None``) sees it."""
+    state = SessionState(session.state)
+    choices = LaunchChoices.from_dict(session.choices)
+    is_owner = viewer is None or viewer.pk == session.owner_id
+    time_left, share = _time_left(session, choices)
+    tone = "bad" if session.end_reason in _BAD_ENDINGS else _TONES[state]
+    if session.unreachable_since is not None:
+        tone = "warn"
+    return SessionCard(
+        id=session.id,
+        title=session.title or app_name(session.app),
+        owner=session.username,
+        app_id=session.app,
+        app_name=app_name(session.app),
+        icon_url=app_icon(session.app),
+        state=state,
+        state_label=wording.state_label(state),
+        state_tone=tone,
+        state_text=_state_text(session),
+        can_connect=state is SessionState.READY and is_owner,
+        can_stop=state.is_live and state is not SessionState.STOPPING and session.stop_requested_at is None,
+        is_live=state.is_live,
+        created_at=session.created_at,
+        ended_at=session.ended_at,
+        resources=resources_text(choices),
+        environment=wording.environment_text(choices),
+        host=session.execution_host,
+        ends_at=session.walltime_ends_at,
+        time_left_seconds=time_left,
+        time_share=share,
+        unreachable_since=session.unreachable_since,
+        end_sentence=wording.end_sentence(session) if state is SessionState.ENDED else "",
+        end_cure=wording.end_cure(session) if state is SessionState.ENDED else "",
+        details=session.end_detail or session.job_comment,
+        relaunch_url=f"{reverse('launcher:launch', args=[session.app])}?again={session.id}",
+    )
+
+
+def _time_left(session: InteractiveSession, choices: LaunchChoices) -> tuple[int | None, int | None]:
+    if session.walltime_ends_at is None or session.state == SessionState.ENDED:
+        return None, None
+    left = max(0, int((session.walltime_ends_at - now()).total_seconds()))
+    return left, min(100, round(100 * left / max(1, choices.walltime_seconds)))
+
+
+def _state_text(session: InteractiveSession) -> str:
+    state = SessionState(session.state)
+    if session.unreachable_since is not None:
+        if state is SessionState.SUBMITTING:
+            return _("The cluster does not answer. Your session is kept and will be sent as soon as it does.")
+        return _("The cluster does not answer at the moment. This is what we knew last.")
+    if session.stop_requested_at is not None and state is not SessionState.ENDED:
+        return _("Stopping. This can take a minute.")
+    if state is SessionState.SUBMITTING:
+        return _("Your session is being sent to the cluster.")
+    if state is SessionState.QUEUED:
+        return wording.waiting_sentence(session)
+    if state is SessionState.STARTING:
+        if session.job_state in (JobState.QUEUED, JobState.HELD):
+            return _("The cluster has put this session back into the queue.")
+        if session.server_at is not None:
+            return _("Jupyter has started. Waiting for its first answer.")
+        return _("A computer was found. Your environment is loading.")
+    if state is SessionState.READY:
+        if session.job_state == JobState.SUSPENDED:
+            return _("The cluster has paused this session. It goes on by itself later.")
+        return _("Your notebook is ready.")
+    return wording.end_sentence(session)
+
+
+def resources_text(choices: LaunchChoices) -> str:
+    """What was asked for, in one line."""
+    parts = [
+        ngettext("%(count)d core", "%(count)d cores", choices.cores) % {"count": choices.cores},
+        wording.memory_text(choices.memory_mib),
+        wording.duration_text(choices.walltime_seconds),
+    ]
+    if choices.gpus:
+        parts.insert(2, ngettext("%(count)d GPU", "%(count)d GPUs", choices.gpus) % {"count": choices.gpus})
+    return " · ".join(parts)
+
+
+def timeline_of(session: InteractiveSession) -> list[Step]:
+    """The way from the form to the notebook, each step with its time."""
+    ended = session.state == SessionState.ENDED
+    reached = [
+        ("submitted", _("Sent to the cluster"), session.submitted_at),
+        ("node", _("A computer was assigned"), session.started_at),
+        ("environment", _("Environment loaded, Jupyter started"), session.server_at),
+        ("ready", _("Ready"), session.ready_at),
+    ]
+    if ended:
+        reached = [entry for entry in reached if entry[2] is not None]
+    steps = [Step("launched", _("Asked for"), "done", session.created_at, None)]
+    previous, pending = session.created_at, False
+    for key, label, at in reached:
+        if at is not None:
+            steps.append(Step(key, label, "done", at, round((at - previous).total_seconds(), 1)))
+            previous = at
+        else:
+            steps.append(Step(key, label, "next" if pending else "now", None, None))
+            pending = True
+    if session.ended_at is not None:
+        failed = session.end_reason in _BAD_ENDINGS
+        seconds = round((session.ended_at - previous).total_seconds(), 1)
+        steps.append(Step("ended", _("Ended"), "failed" if failed else "done", session.ended_at, seconds))
+    return steps

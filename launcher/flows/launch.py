@@ -1,0 +1,88 @@
+"""The way of a launch: check the values, look on the cluster what only it can know, then create the session.
+
+The form and the API both come here, so both refuse the same things with the same words. Nothing is written or
+submitted before everything has been checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from launcher import services
+from launcher.catalog import ChoicesRefused, LaunchChoices, check_choices
+from launcher.clusters import Cluster
+from launcher.models import InteractiveSession
+from launcher.parts import apps, clusters, hands, hands_loop
+from launcher.services import LaunchRefused
+from launcher.ssh.errors import SSHError
+from portal.accounts.models import User
+
+LOOK_SECONDS = 30
+
+
+def default_cluster() -> Cluster:
+    """The cluster that sessions are launched on: the first of the clusters file."""
+    return next(iter(clusters().values()))
+
+
+def launch(*, user: User, app_id: str, raw: Mapping[str, object], address: str) -> InteractiveSession:
+    """A new session for ``user`` from raw values of a form or of JSON. Raises LaunchRefused."""
+    app = apps().get(app_id)
+    if app is None:
+        raise LaunchRefused(code="app.unknown")
+    services.refuse_above_limit(user)
+    cluster = default_cluster()
+    try:
+        choices = check_choices(app, cluster, raw)
+    except ChoicesRefused as refused:
+        raise LaunchRefused(
+            code="launch.invalid",
+            fields=tuple((mistake.field, mistake.code, mistake.params) for mistake in refused.mistakes),
+        ) from refused
+    _look_on_cluster(cluster, user.username, choices)
+    return services.create_session(owner=user, app=app, cluster=cluster, choices=choices, address=address)
+
+
+def _look_on_cluster(cluster: Cluster, username: str, choices: LaunchChoices) -> None:
+    """Whether the image and the folder are there, as this user sees them."""
+    if not choices.image and not choices.folder:
+        return
+    try:
+        image, folder = hands_loop().run(_kinds(cluster, username, choices), LOOK_SECONDS)
+    except SSHError as error:
+        raise LaunchRefused(error.detail, code="launch.cluster_away") from error
+    fields: list[tuple[str, str, Mapping[str, object]]] = []
+    if choices.image and image != "file":
+        code = {"folder": "image.is_a_folder", "missing": "image.missing"}.get(image, "image.not_a_file")
+        fields.append(("image", code, {"path": choices.image}))
+    if choices.folder and folder != "folder":
+        fields.append(("folder", "folder.missing" if folder == "missing" else "folder.not_a_folder", {}))
+    if fields:
+        raise LaunchRefused(code="launch.invalid", fields=tuple(fields))
+
+
+async def _kinds(cluster: Cluster, username: str, choices: LaunchChoices) -> tuple[str, str]:
+    async with hands().files(cluster, username, reason="launch") as files:
+        image = await files.kind(choices.image) if choices.image else ""
+        folder = ""
+        if choices.folder:
+            path = choices.folder if choices.folder.startswith("/") else f"{await files.home()}/{choices.folder}"
+            folder = await files.kind(path)
+    return image, folder
+
+
+def images_for(cluster: Cluster, username: str) -> tuple[str, ...]:
+    """Container images in the cluster's library folders, as this user sees them. Raises SSHError."""
+    return hands_loop().run(_images(cluster, username), LOOK_SECONDS)
+
+
+async def _images(cluster: Cluster, username: str) -> tuple[str, ...]:
+    found: list[str] = []
+    async with hands().files(cluster, username, reason="images") as files:
+        for folder in cluster.image_folders:
+            try:
+                names = await files.names(folder, 500)
+            except SSHError:
+                continue  # a library that is missing or closed to this user offers nothing
+            found += [f"{folder.rstrip('/')}/{name}" for name in sorted(names) if name.endswith((".sif", ".simg", ".img"))]
+    return tuple(found)

@@ -1,0 +1,290 @@
+"""The sentences people read for the codes that the pure parts use. The only place that knows both.
+
+A code without a sentence gets a general one; a test makes sure that no code of ours is without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from django.utils.translation import get_language, ngettext
+from django.utils.translation import gettext as _
+
+from launcher.catalog import LaunchChoices
+from launcher.models import InteractiveSession
+from launcher.schedulers.base import JobState
+from launcher.schedulers.comments import explain
+from launcher.states import EndReason, SessionState
+
+
+def translated(texts: Mapping[str, str]) -> str:
+    """The text in the reader's language, else in English."""
+    language = (get_language() or "en").lower()
+    return texts.get(language) or texts.get(language.split("-")[0]) or texts["en"]
+
+
+def state_label(state: SessionState) -> str:
+    """A state in a word or two."""
+    return {
+        SessionState.SUBMITTING: _("Sending"),
+        SessionState.QUEUED: _("Waiting"),
+        SessionState.STARTING: _("Starting"),
+        SessionState.READY: _("Ready"),
+        SessionState.STOPPING: _("Stopping"),
+        SessionState.ENDED: _("Ended"),
+    }[state]
+
+
+def memory_text(mib: int) -> str:
+    """``4 GB`` or ``512 MB``."""
+    return f"{mib / 1024:.10g} GB" if mib >= 1024 and mib % 128 == 0 else f"{mib} MB"
+
+
+def duration_text(seconds: int) -> str:
+    """``2 hours``, ``1 h 30 min`` or ``45 minutes``."""
+    hours, minutes = divmod(max(0, seconds) // 60, 60)
+    if hours and minutes:
+        return _("%(hours)d h %(minutes)d min") % {"hours": hours, "minutes": minutes}
+    if hours:
+        return ngettext("%(count)d hour", "%(count)d hours", hours) % {"count": hours}
+    return ngettext("%(count)d minute", "%(count)d minutes", minutes) % {"count": minutes}
+
+
+def environment_text(choices: LaunchChoices) -> str:
+    """Which environment was chosen."""
+    if choices.image:
+        return choices.image.rsplit("/", 1)[-1]
+    if choices.environment_value:
+        return choices.environment_value
+    return _("Site default")
+
+
+def settings_rows(session: InteractiveSession) -> list[tuple[str, str]]:
+    """What was asked for, as rows of a table."""
+    choices = LaunchChoices.from_dict(session.choices)
+    rows = [
+        (_("Environment"), environment_text(choices)),
+        (_("Cores"), str(choices.cores)),
+        (_("Memory"), memory_text(choices.memory_mib)),
+        (_("Time"), duration_text(choices.walltime_seconds)),
+    ]
+    if choices.gpus:
+        rows.append((_("GPUs"), str(choices.gpus)))
+    rows += [
+        (_("Queue"), choices.queue or _("The cluster's default")),
+        (_("Working folder"), choices.folder or _("Your home folder")),
+    ]
+    return rows
+
+
+def waiting_sentence(session: InteractiveSession) -> str:
+    """Why a session waits in the queue."""
+    if session.job_state == JobState.HELD:
+        return _("The cluster holds this session back. Its administrators can say why.")
+    reason = explain(session.job_comment)
+    return {
+        "waiting.cores_busy": _("Waiting for free cores. It starts by itself as soon as they are there."),
+        "waiting.memory_busy": _("Waiting for free memory. It starts by itself as soon as it is there."),
+        "waiting.gpus_busy": _("Waiting for a free GPU. It starts by itself as soon as one is there."),
+        "waiting.nodes_busy": _("All suitable computers are busy. It starts by itself as soon as one is free."),
+        "waiting.user_limit": _("You have reached the number of jobs that may run at the same time."),
+        "waiting.queue_stopped": _("The queue is stopped at the moment. The administrators will open it again."),
+        "waiting.never": _("This can never start: no computer of this queue has what you asked for. "
+                           "Stop it and ask for less."),
+        "waiting.held": _("The cluster holds this session back. Its administrators can say why."),
+        "waiting.starting": _("The cluster is about to start it."),
+    }.get(reason.code, _("Waiting in the queue. It starts by itself."))
+
+
+def end_sentence(session: InteractiveSession) -> str:
+    """Why a session ended, in one sentence."""
+    return _end(session)[0]
+
+
+def end_cure(session: InteractiveSession) -> str:
+    """What to do about it; empty where nothing needs doing."""
+    return _end(session)[1]
+
+
+def _end(session: InteractiveSession) -> tuple[str, str]:
+    sentences = _end_sentences()
+    found = sentences.get(session.end_code) or sentences.get(f"ended.{session.end_reason}")
+    if found is None:
+        found = sentences["ended.failed"]
+    values = _Blank(
+        {"by": session.stop_requested_by, "exit_status": session.exit_status, **dict(session.end_params)}
+    )
+    return found[0] % values, found[1] % values
+
+
+class _Blank(dict[str, object]):
+    """Parameters where a missing one reads as nothing."""
+
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+def _end_sentences() -> dict[str, tuple[str, str]]:
+    ask_less = _("Ask for less, or choose another queue, and launch again.")
+    see_log = _("The log below shows its last lines.")
+    return {
+        f"ended.{EndReason.STOPPED_BY_USER}": (_("You stopped it."), ""),
+        f"ended.{EndReason.STOPPED_BY_ADMIN}": (
+            _("An administrator (%(by)s) stopped it."),
+            _("Ask them before you launch again."),
+        ),
+        f"ended.{EndReason.IDLE}": (_("It was not used for a while, so it was stopped."), _("Launch again any time.")),
+        f"ended.{EndReason.COMPLETED}": (_("Jupyter was shut down."), ""),
+        f"ended.{EndReason.WALLTIME}": (
+            _("The time you asked for was used up."),
+            _("Launch again with more hours. Save your notebooks before the time is over."),
+        ),
+        f"ended.{EndReason.OUT_OF_MEMORY}": (
+            _("It used more memory than you asked for."),
+            _("Launch again with more memory."),
+        ),
+        f"ended.{EndReason.FAILED}": (_("Something inside the session failed."), see_log),
+        f"ended.{EndReason.NODE_FAILED}": (_("The computer it ran on failed."), _("Launch again; it will get another one.")),
+        f"ended.{EndReason.LOST}": (
+            _("The cluster does not know this session any more."),
+            _("Launch again. If it happens often, tell the administrators."),
+        ),
+        f"ended.{EndReason.SUBMIT_REJECTED}": (_("The cluster refused this session."), ask_less),
+        "ended.deleted_outside": (
+            _("It was deleted on the cluster, outside this portal."),
+            _("If it was not you, ask the administrators."),
+        ),
+        "ended.exit": (_("It ended with the status %(exit_status)s."), see_log),
+        "ended.module_missing": (
+            _("The module “%(module)s” does not exist on the cluster."),
+            _("Choose another environment and launch again."),
+        ),
+        "ended.environment_missing": (
+            _("The environment “%(path)s” was not found."),
+            _("Check its path and launch again."),
+        ),
+        "ended.image_missing": (_("The container image was not found."), _("Choose another image and launch again.")),
+        "ended.runtime_missing": (
+            _("The computer has neither apptainer nor singularity."),
+            _("Tell the administrators, or use the app without a container."),
+        ),
+        "ended.jupyter_missing": (
+            _("There is no Jupyter in this environment."),
+            _("Install jupyterlab into it, or choose another environment."),
+        ),
+        "ended.jupyter_too_old": (
+            _("The Jupyter of this environment is too old."),
+            _("Update it, or choose another environment."),
+        ),
+        "ended.folder_missing": (_("The working folder was not found."), _("Check the folder and launch again.")),
+        "ended.port_in_use": (_("Jupyter could not get a port on its computer."), _("Launch again.")),
+        "ended.disk_full": (_("Your home folder is full."), _("Delete what you do not need, then launch again.")),
+        "ended.bad_shell": (
+            _("Your login shell on the cluster could not be started."),
+            _("Check the shell and its start-up files, or ask the administrators."),
+        ),
+        "ended.output_failed": (
+            _("The cluster could not write the session's log."),
+            _("Check that your home folder is not full and can be written to."),
+        ),
+        "start_timeout": (
+            _("Jupyter did not answer in time, so the session was stopped."),
+            _("Launch again. If it happens again, try the site's default environment."),
+        ),
+        "file.full": (
+            _("Your home folder is full, so the session could not be prepared."),
+            _("Delete what you do not need, then launch again."),
+        ),
+        "file.denied": (
+            _("The session's folder could not be written."),
+            _("Check the permissions of your home folder."),
+        ),
+        "file.failed": (
+            _("The session's folder could not be written."),
+            _("Check that your home folder is not full and can be written to."),
+        ),
+        "scheduler.rejected.unknown_queue": (_("The cluster does not know this queue."), _("Choose another queue.")),
+        "scheduler.rejected.queue_disabled": (
+            _("This queue takes no new sessions at the moment."),
+            _("Choose another queue, or try later."),
+        ),
+        "scheduler.rejected.not_authorized": (
+            _("Your account may not use this queue."),
+            _("Choose another queue, or ask the administrators."),
+        ),
+        "scheduler.rejected.over_limit": (_("The cluster refused it: more than a limit allows."), ask_less),
+        "scheduler.rejected.never_fits": (_("No computer of this queue has what you asked for."), ask_less),
+        "scheduler.rejected.too_many_queued": (
+            _("You already have as many jobs on the cluster as you may."),
+            _("Wait until one has ended, then launch again."),
+        ),
+    }
+
+
+def mistake_sentence(code: str, params: Mapping[str, object]) -> str:
+    """What is wrong with one value of a launch, and what to write instead."""
+    values = _Blank(params)
+    amount = values.get("max")
+    if isinstance(amount, int) and code == "memory.too_much":
+        values["max"] = memory_text(amount)
+    sentences = {
+        "cores.too_many": _("At most %(max)s cores are possible here."),
+        "cores.too_few": _("At least %(min)s core is needed."),
+        "memory.not_an_amount": _("This is not an amount of memory. Write for example 4 GB or 512 MB."),
+        "memory.too_much": _("At most %(max)s are possible here."),
+        "memory.too_little": _("Jupyter needs at least %(min)s MB."),
+        "hours.over_queue_limit": _("The queue %(queue)s allows at most %(max)s hours."),
+        "hours.too_many": _("At most %(max)s hours are possible here."),
+        "hours.too_few": _("At least %(min)s hours are needed."),
+        "gpus.too_many": _("At most %(max)s GPUs are possible here."),
+        "gpus.too_few": _("This cannot be less than %(min)s."),
+        "gpus.none": _("This queue has no GPUs."),
+        "queue.unknown": _("There is no such queue. Choose one from the list."),
+        "image.required": _("Choose an image, or type the path of one."),
+        "image.not_absolute": _("Write the whole path of the image, beginning with /."),
+        "image.missing": _("There is no such file on the cluster, or you may not read it."),
+        "image.is_a_folder": _("This is a folder. Choose the image file in it."),
+        "image.not_a_file": _("This is not an image file."),
+        "folder.missing": _("There is no such folder on the cluster."),
+        "folder.not_a_folder": _("This is not a folder."),
+        "title.too_long": _("At most %(max)s characters, please."),
+        "title.control_characters": _("Please write the name on one line, without control characters."),
+        "environment.unknown_module": _("This environment is not offered. Choose one from the list."),
+        "environment.path_required": _("Type the path of your environment."),
+        "environment.not_absolute": _("Write the whole path, beginning with /."),
+    }
+    if code in sentences:
+        return sentences[code] % values
+    kind = code.rpartition(".")[2]
+    general = {
+        "not_a_number": _("Please write a number."),
+        "not_whole": _("Please write a whole number."),
+        "not_text": _("Please write text."),
+        "required": _("Please fill this in."),
+        "too_long": _("At most %(max)s characters, please."),
+        "control_characters": _("Please write this on one line, without control characters."),
+        "unknown": _("This choice is not offered."),
+        "unknown_field": _("There is no such field."),
+    }
+    return general.get(kind, _("This value is not possible here.")) % values
+
+
+def refusal_sentence(code: str, params: Mapping[str, object]) -> str:
+    """Why a launch was not possible."""
+    return {
+        "launch.limit_reached": ngettext(
+            "You already have a session. Open it, or stop it first.",
+            "You already have %(allowed)s sessions. Stop one of them first.",
+            _whole(params.get("allowed")),
+        ),
+        "launch.invalid": _("Some values need another look. Nothing has been sent to the cluster."),
+        "launch.cluster_away": _(
+            "The cluster does not answer, so your choices could not be checked. "
+            "Nothing is lost: try again in a moment."
+        ),
+        "app.unknown": _("There is no such app."),
+    }.get(code, _("This is not possible right now.")) % _Blank(params)
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 1

@@ -1,0 +1,138 @@
+"""Doors of the accounts pages: parse, call one service, render."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth import BACKEND_SESSION_KEY, login, logout
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods, require_POST
+
+from launcher import grants
+from portal.accounts import services, tokens
+from portal.accounts.forms import PreferencesForm, SignInForm, TokenForm
+from portal.accounts.requests import signed_in_user
+from portal.accounts.wording import sign_in_sentence
+from portal.addresses import address_of
+
+_BACKEND = "portal.accounts.backends.PortalBackend"
+
+
+def _safe_next(request: HttpRequest) -> str:
+    target = request.POST.get("next") or request.GET.get("next") or ""
+    if url_has_allowed_host_and_scheme(target, allowed_hosts={request.get_host()}, require_https=request.is_secure()):
+        return target
+    return ""
+
+
+@never_cache
+@sensitive_post_parameters("password")
+@require_http_methods(["GET", "HEAD", "POST"])
+def sign_in(request: HttpRequest) -> HttpResponse:
+    """The sign-in page."""
+    if request.user.is_authenticated:
+        return redirect(_safe_next(request) or settings.LOGIN_REDIRECT_URL)
+    form = SignInForm(request.POST or None)
+    status = 200
+    if request.method == "POST" and form.is_valid():
+        try:
+            user = services.sign_in(**form.cleaned_data, address=address_of(request))
+        except services.SignInRefused as error:
+            form.add_error(None, sign_in_sentence(error.code))
+            status = 429 if error.code == "sign_in.throttled" else 200
+        else:
+            login(request, user, backend=_BACKEND)
+            return redirect(_safe_next(request) or settings.LOGIN_REDIRECT_URL)
+    return render(request, "accounts/sign_in.html", {"form": form, "next": _safe_next(request)}, status=status)
+
+
+@require_POST
+def sign_out(request: HttpRequest) -> HttpResponse:
+    """Sign out; every notebook opened from this browser is closed."""
+    if request.user.is_authenticated and request.session.get(BACKEND_SESSION_KEY):
+        user = signed_in_user(request)
+        grants.revoke_web_session(user=user, web_session_key=request.session.session_key or "")
+        services.record_sign_out(user=user, address=address_of(request))
+    logout(request)
+    return redirect(settings.LOGOUT_REDIRECT_URL)
+
+
+@login_required
+def profile(request: HttpRequest) -> HttpResponse:
+    """Preferences and personal tokens."""
+    user = signed_in_user(request)
+    initial = {"language": user.language, "time_zone": user.time_zone}
+    preferences = PreferencesForm(request.POST or None, initial=initial)
+    if request.method == "POST" and preferences.is_valid():
+        services.set_preferences(user=user, **preferences.cleaned_data)
+        messages.success(request, _("Saved."))
+        return redirect("accounts:profile")
+    return _profile_page(request, preferences=preferences)
+
+
+def _profile_page(
+    request: HttpRequest,
+    *,
+    preferences: PreferencesForm | None = None,
+    token_form: TokenForm | None = None,
+    new_token: str = "",
+) -> HttpResponse:
+    user = signed_in_user(request)
+    initial = {"language": user.language, "time_zone": user.time_zone}
+    context = {
+        "preferences": preferences or PreferencesForm(initial=initial),
+        "token_form": token_form or TokenForm(),
+        "tokens": tokens.tokens_of(user),
+        "new_token": new_token,
+    }
+    response = render(request, "accounts/profile.html", context)
+    if new_token:
+        response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@login_required
+@require_POST
+def token_create(request: HttpRequest) -> HttpResponse:
+    """A new personal token, shown this once."""
+    form = TokenForm(request.POST)
+    if not form.is_valid():
+        return _profile_page(request, token_form=form)
+    made = tokens.create_token(
+        user=signed_in_user(request), actor=signed_in_user(request), address=address_of(request), **form.cleaned_data
+    )
+    return _profile_page(request, new_token=made.text)
+
+
+@login_required
+@require_POST
+def token_revoke(request: HttpRequest, pk: int) -> HttpResponse:
+    """Take a personal token back."""
+    tokens.revoke_token(user=signed_in_user(request), pk=pk, address=address_of(request))
+    return redirect("accounts:profile")
+
+
+@require_POST
+def language(request: HttpRequest) -> HttpResponse:
+    """Switch the language on this browser, and for good where somebody is signed in."""
+    chosen = request.POST.get("language", "")
+    response = redirect(_safe_next(request) or settings.LOGIN_REDIRECT_URL)
+    if chosen in dict(settings.LANGUAGES):
+        response.set_cookie(
+            settings.LANGUAGE_COOKIE_NAME,
+            chosen,
+            max_age=365 * 24 * 3600,
+            samesite="Lax",
+            secure=settings.CONF.is_https,
+            httponly=True,
+        )
+        if request.user.is_authenticated:
+            user = signed_in_user(request)
+            services.set_preferences(user=user, language=chosen, time_zone=user.time_zone)
+    return response
