@@ -1,0 +1,149 @@
+"""What lets the portal open a connection as a user: one class per kind, chosen per cluster.
+
+A credential answers one question: with which options should asyncssh log in. It is asked afresh for every
+connection, so nothing needs to live longer than one handshake. To add a kind, write a class with the same
+method.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+import asyncssh
+from asyncssh.auth import KbdIntPrompts, KbdIntResponse, PasswordChangeResponse
+
+from launcher.clusters import Cluster
+from launcher.ssh.ca import UserCA
+from launcher.ssh.errors import LoginRefused
+
+_USERNAME = re.compile(r"[a-z_][a-z0-9_.-]{0,63}", re.IGNORECASE)
+_UNTIDY = re.compile(r"[^A-Za-z0-9_.,=@/-]+")
+_CLOCK_SLACK_SECONDS = 30
+
+
+def check_username(username: str) -> str:
+    """``username``, if the portal may act as it: an ordinary account name, and not root. Raises
+    LoginRefused.
+    """
+    if not _USERNAME.fullmatch(username) or username.casefold() == "root":
+        raise LoginRefused("the portal does not sign in with such an account name", code="ssh.bad_username")
+    return username
+
+
+class Credential(Protocol):
+    """One way to log in to a login host."""
+
+    async def options(self, cluster: Cluster, username: str, reason: str) -> Mapping[str, object]:
+        """Keyword options for ``asyncssh.connect``: keys, or who answers prompts, and which methods to try.
+
+        ``reason`` says what the connection is for; it may end up in the login host's log. Raises LoginRefused
+        if this user can have no such credential.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateCredential:
+    """A new key for every connection, certified for one user and a few minutes by the portal's own CA.
+
+    The certificate names exactly one principal and allows port forwarding and commands, nothing else: no
+    terminal, no agent, no X11, no ~/.ssh/rc. Its key id, ``footbridge:<portal>:<user>:<reason>``, appears in
+    the log of OpenSSH's sshd at every login. ``lifetime_seconds`` must cover one handshake and the clocks'
+    difference: an open connection outlives its certificate.
+    """
+
+    ca: UserCA = field(repr=False)
+    portal_name: str
+    lifetime_seconds: int = 300
+
+    async def options(self, cluster: Cluster, username: str, reason: str) -> Mapping[str, object]:
+        """A key pair in memory with its certificate. Raises LoginRefused for root and for odd names."""
+        check_username(username)
+        now = int(time.time())
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        certificate = self.ca.key.generate_user_certificate(
+            key,
+            f"footbridge:{_tidy(self.portal_name)}:{username}:{_tidy(reason)}",
+            principals=[username],
+            valid_after=now - _CLOCK_SLACK_SECONDS,
+            valid_before=now + self.lifetime_seconds,
+            permit_x11_forwarding=False,
+            permit_agent_forwarding=False,
+            permit_pty=False,
+            permit_user_rc=False,
+        )
+        return {
+            "client_keys": [(key, certificate)],
+            "public_key_auth": True,
+            "preferred_auth": ["publickey"],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordCredential:
+    """A password, for the check at sign-in only: it is offered to one login host at most once.
+
+    Once, because a wrong password that is tried by several methods counts several times at the cluster's
+    lockout. Where the login host asks by keyboard-interactive, the first question with a hidden answer gets
+    the password and every later one (a one-time code, say) ends the attempt.
+    """
+
+    password: str = field(repr=False)
+
+    async def options(self, cluster: Cluster, username: str, reason: str) -> Mapping[str, object]:
+        """A client object that hands the password out once. Raises LoginRefused without asking any host."""
+        check_username(username)
+        if not self.password:
+            raise LoginRefused("an empty password is never tried", code="ssh.empty_password")
+        password = self.password
+        factory: Callable[[], PasswordClient] = lambda: PasswordClient(password)  # noqa: E731 - typed, and used once
+        return {
+            "client_factory": factory,
+            "client_keys": None,
+            "password_auth": True,
+            "kbdint_auth": True,
+            "preferred_auth": ["password", "keyboard-interactive"],
+        }
+
+
+class PasswordClient(asyncssh.SSHClient):
+    """Answers a login host's first request for a password and forgets it."""
+
+    def __init__(self, password: str) -> None:
+        self._password: str | None = password
+        self.must_change_password = False
+
+    def _take(self) -> str | None:
+        password, self._password = self._password, None
+        return password
+
+    def password_auth_requested(self) -> str | None:
+        return self._take()
+
+    def password_change_requested(self, prompt: str, lang: str) -> PasswordChangeResponse:
+        # The account is right, the password has expired: only its owner can choose a new one, elsewhere.
+        self.must_change_password = True
+        return cast(PasswordChangeResponse, NotImplemented)  # asyncssh's word for "no"
+
+    def kbdint_auth_requested(self) -> str | None:
+        return None if self._password is None else ""
+
+    def kbdint_challenge_received(
+        self, name: str, instructions: str, lang: str, prompts: KbdIntPrompts
+    ) -> KbdIntResponse | None:
+        if not prompts:
+            return []  # a message without a question
+        echoed = prompts[0][1]
+        if len(prompts) > 1 or echoed:
+            return None
+        password = self._take()
+        return None if password is None else [password]
+
+
+def _tidy(text: str) -> str:
+    """Short text without spaces or anything that could forge a line of the login host's log."""
+    return _UNTIDY.sub("_", text)[:80]

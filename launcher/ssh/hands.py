@@ -1,0 +1,62 @@
+"""The portal's hands as its services see them: do one thing as one user on one cluster.
+
+Each method takes the user's connection from the pool, dials where there is none, and does its job once. A
+repeat after a transient error is the caller's decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from launcher.clusters import Cluster
+from launcher.schedulers.base import Command, CommandResult
+from launcher.ssh import commands, tunnel
+from launcher.ssh.files import RemoteFiles, open_files
+from launcher.ssh.pool import Pool
+
+
+class Hands:
+    """Commands, files and tunnels over ``pool``. All methods raise errors of ``launcher.ssh.errors``."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    async def run(
+        self,
+        cluster: Cluster,
+        username: str,
+        command: Command,
+        *,
+        timeout_seconds: float | None = None,
+        reason: str = "",
+    ) -> CommandResult:
+        """Run ``command``; without ``timeout_seconds`` the cluster's ``command_timeout_seconds`` applies."""
+        connection = await self.pool.connection(cluster, username, reason=reason)
+        return await commands.run(
+            connection, command, timeout_seconds=timeout_seconds or cluster.command_timeout_seconds
+        )
+
+    @asynccontextmanager
+    async def files(self, cluster: Cluster, username: str, *, reason: str = "") -> AsyncIterator[RemoteFiles]:
+        """The user's files, for a few operations in a row: ``async with hands.files(…) as files:``."""
+        connection = await self.pool.connection(cluster, username, reason=reason)
+        async with open_files(connection, timeout_seconds=cluster.command_timeout_seconds) as files:
+            yield files
+
+    async def tunnel(
+        self,
+        cluster: Cluster,
+        username: str,
+        host: str,
+        port: int,
+        protocol_factory: Callable[[], asyncio.Protocol],
+        *,
+        reason: str = "",
+    ) -> tuple[asyncio.Transport, asyncio.Protocol]:
+        """A tunnel to ``host:port`` as seen from the login host."""
+        connection = await self.pool.connection(cluster, username, reason=reason)
+        return await tunnel.open_tunnel(
+            connection, host, port, protocol_factory, timeout_seconds=cluster.connect_timeout_seconds
+        )

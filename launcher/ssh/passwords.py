@@ -1,0 +1,68 @@
+"""Sign-in with the cluster's own password: the login host is the judge, the portal keeps nothing.
+
+The password lives in the caller's hands and, for one handshake, in one object that gives it away once. It is
+in no log, no exception and no pool. Throttling is the caller's duty and comes before this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import asyncssh
+
+from launcher.clusters import Cluster
+from launcher.schedulers.base import Command
+from launcher.ssh.commands import run
+from launcher.ssh.connect import connect
+from launcher.ssh.credentials import PasswordCredential
+from launcher.ssh.errors import LoginRefused
+
+
+@dataclass(frozen=True, slots=True)
+class LoginCheck:
+    """The login host took the password. What it says about the account may be incomplete, never wrong."""
+
+    accepted: bool = True
+    groups: tuple[str, ...] = ()  # as ``id -Gn`` prints them; a name with a space comes out as two
+    home: str = ""
+
+
+async def verify_password(cluster: Cluster, username: str, password: str) -> LoginCheck:
+    """Sign in once at a login host of ``cluster``, ask for the groups and the home folder, and leave.
+
+    Raises LoginRefused (wrong password: ``ssh.login_refused``; expired: ``ssh.password_expired``; the account
+    runs no commands: ``ssh.no_shell``; and, before any connection is made, ``ssh.empty_password`` and
+    ``ssh.bad_username``), Unreachable, TimedOut, HostKeyChanged.
+    """
+    connection = await connect(cluster, username, PasswordCredential(password), reason="sign-in")
+    try:
+        groups = await run(
+            connection, Command(("id", "-Gn")), timeout_seconds=cluster.command_timeout_seconds
+        )
+        if groups.exit_status != 0:
+            words = (groups.stderr or groups.stdout).decode(errors="replace")
+            # What sshd says where PAM wants a new password and there is no terminal to ask on.
+            expired = "password" in words.lower() and (
+                "expired" in words.lower() or "required" in words.lower()
+            )
+            raise LoginRefused(
+                " ".join(words.split())[:200], code="ssh.password_expired" if expired else "ssh.no_shell"
+            )
+        home = await run(
+            connection, Command(("printenv", "HOME")), timeout_seconds=cluster.command_timeout_seconds
+        )
+    finally:
+        connection.abort()
+        with contextlib.suppress(asyncssh.Error, OSError):
+            await connection.wait_closed()
+    # A talkative shell start-up file prints before the command does: the answer is the last line.
+    folder = _last_line(home.stdout)
+    return LoginCheck(
+        groups=tuple(_last_line(groups.stdout).split()), home=folder if folder.startswith("/") else ""
+    )
+
+
+def _last_line(output: bytes) -> str:
+    lines = output.decode(errors="surrogateescape").strip().splitlines()
+    return lines[-1].strip() if lines else ""

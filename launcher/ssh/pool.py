@@ -1,0 +1,258 @@
+"""Connections that stay open, one (rarely more) per cluster and user, shared by everything this process does
+as that user.
+
+A pool belongs to one event loop. It dials at most once at a time per user, holds off after failures instead
+of letting every caller wait for the same timeout, closes what nobody uses, and replaces what broke. It never
+repeats a command: only its caller knows whether that would be safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import asyncssh
+
+from launcher.clusters import Cluster
+from launcher.ssh.channels import channels_of
+from launcher.ssh.connect import connect
+from launcher.ssh.credentials import Credential
+from launcher.ssh.errors import HostKeyChanged, SSHError, Unreachable
+from portal.clock import now
+
+_FIRST_WAIT_SECONDS = 0.4
+_LONGEST_WAIT_SECONDS = 30.0
+_random = random.SystemRandom()
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a cluster's login hosts look from this process."""
+
+    connections: int
+    channels: int
+    failing_since: dt.datetime | None = None  # the first of the failures since the last success
+    last_error: SSHError | None = None
+    retry_in_seconds: float = 0.0  # until then, callers get ``last_error`` at once
+
+
+@dataclass(slots=True)
+class _BackOff:
+    """Failures in a row, and until when nobody tries again."""
+
+    error: SSHError | None = None
+    failures: int = 0
+    since: dt.datetime | None = None
+    until: float = 0.0  # monotonic seconds
+
+    def failed(self, error: SSHError) -> None:
+        self.error = error
+        self.failures += 1
+        self.since = self.since or now()
+        longest = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2 ** min(self.failures - 1, 16))
+        # Jitter: after an outage a hundred processes shall not come back in step.
+        self.until = time.monotonic() + longest * _random.uniform(0.5, 1.0)
+
+    @property
+    def wait_seconds(self) -> float:
+        return max(0.0, self.until - time.monotonic())
+
+    def check(self) -> None:
+        """Raise a copy of the last error while it is too early to try again."""
+        if self.error is not None and self.wait_seconds:
+            raise type(self.error)(self.error.detail, code=self.error.code, params=self.error.params)
+
+
+@dataclass(slots=True)
+class _Place:
+    """What the pool knows about one user on one cluster."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    connections: list[asyncssh.SSHClientConnection] = field(default_factory=list)
+    back_off: _BackOff = field(default_factory=_BackOff)
+
+
+class Pool:
+    """See the module. ``credential_for`` chooses the kind of credential of a cluster.
+
+    ``idle_seconds``: an unused connection is closed after that long. ``max_connections``: of all users
+    together; the least recently used idle one makes room. ``max_channels_per_connection``: from there on a
+    further connection of the same user is opened, because sshd's loop slows down with each channel. It is a
+    threshold, not a limit: callers that ask at the same moment may pass it.
+    """
+
+    def __init__(
+        self,
+        credential_for: Callable[[Cluster], Credential],
+        *,
+        idle_seconds: float = 300.0,
+        max_connections: int = 500,
+        max_channels_per_connection: int = 90,
+    ) -> None:
+        self._credential_for = credential_for
+        self._idle_seconds = idle_seconds
+        self._max_connections = max_connections
+        self._max_channels = max_channels_per_connection
+        self._places: dict[tuple[str, str], _Place] = {}
+        self._clusters: dict[str, _BackOff] = {}
+        self._dialling = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def connection(
+        self, cluster: Cluster, username: str, *, reason: str = ""
+    ) -> asyncssh.SSHClientConnection:
+        """A living connection as ``username``. It stays the pool's: use it, do not close it.
+
+        Raises what ``connect`` raises. After a failure the same error comes back at once until the next try
+        is due: for the whole cluster if nobody was there or the key was wrong, for this user alone otherwise.
+        """
+        self._check_loop()
+        place = self._places.setdefault((cluster.id, username), _Place())
+        found = self._usable(place)
+        if found is not None:
+            return found
+        async with (
+            place.lock
+        ):  # of callers racing for the same user, one dials and the others take what it got
+            found = self._usable(place)
+            if found is not None:
+                return found
+            whole_cluster = self._clusters.setdefault(cluster.id, _BackOff())
+            whole_cluster.check()
+            place.back_off.check()
+            self._make_room()
+            self._dialling += 1
+            try:
+                connection = await connect(cluster, username, self._credential_for(cluster), reason=reason)
+            except (Unreachable, HostKeyChanged) as error:
+                whole_cluster.failed(error)
+                raise
+            except SSHError as error:
+                place.back_off.failed(error)
+                raise
+            finally:
+                self._dialling -= 1
+            if self._closed:
+                connection.abort()
+                raise Unreachable("the pool was closed")
+            self._clusters[cluster.id] = _BackOff()
+            place.back_off = _BackOff()
+            place.connections.append(connection)
+            self._places[cluster.id, username] = place  # close_user may have forgotten it meanwhile
+            channels_of(connection).touch()
+            if self._sweeper is None:
+                self._sweeper = asyncio.create_task(self._sweep(), name="ssh pool sweeper")
+            return connection
+
+    def health(self, cluster_id: str) -> Health:
+        """What is open to this cluster, and what went wrong last. Answers from memory; safe from any
+        thread.
+        """
+        places = [
+            place for (place_cluster, _), place in list(self._places.items()) if place_cluster == cluster_id
+        ]
+        living = [
+            connection
+            for place in places
+            for connection in list(place.connections)
+            if not connection.is_closed()
+        ]
+        back_off = self._clusters.get(cluster_id, _BackOff())
+        return Health(
+            connections=len(living),
+            channels=sum(channels_of(connection).open for connection in living),
+            failing_since=back_off.since,
+            last_error=back_off.error,
+            retry_in_seconds=back_off.wait_seconds if back_off.error else 0.0,
+        )
+
+    async def close_user(self, cluster_id: str, username: str) -> None:
+        """Close this user's connections with every tunnel over them, and forget past failures."""
+        self._check_loop()
+        place = self._places.pop((cluster_id, username), None)
+        if place is not None:
+            await _close(place.connections)
+            place.connections.clear()
+
+    async def aclose(self) -> None:
+        """Close everything. The pool cannot be used again."""
+        self._check_loop()
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeper
+            self._sweeper = None
+        await _close([connection for place in self._places.values() for connection in place.connections])
+        self._places.clear()
+
+    def _check_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise RuntimeError("an SSH pool belongs to one event loop; make one pool per loop")
+        if self._closed:
+            raise Unreachable("the pool is closed")
+
+    def _usable(self, place: _Place) -> asyncssh.SSHClientConnection | None:
+        """The living connection with the fewest channels, unless all are crowded."""
+        place.connections[:] = [connection for connection in place.connections if not connection.is_closed()]
+        found = min(place.connections, key=lambda connection: channels_of(connection).open, default=None)
+        if found is None or channels_of(found).open >= self._max_channels:
+            return None
+        channels_of(found).touch()
+        return found
+
+    def _make_room(self) -> None:
+        """Close the idle connection that was used longest ago, if there are too many. Raises Unreachable
+        if none is idle.
+        """
+        everything = [
+            (channels_of(connection).used_at, place, connection)
+            for place in self._places.values()
+            for connection in place.connections
+        ]
+        if len(everything) + self._dialling < self._max_connections:
+            return
+        idle = [entry for entry in everything if not channels_of(entry[2]).open]
+        if not idle:
+            raise Unreachable(
+                f"all {self._max_connections} SSH connections of this process are in use",
+                code="ssh.too_many_connections",
+            )
+        _, place, connection = min(idle, key=lambda entry: entry[0])
+        place.connections.remove(connection)
+        connection.close()
+
+    async def _sweep(self) -> None:
+        """Drop what broke, close what nobody used for long, forget users who have nothing open."""
+        while True:
+            await asyncio.sleep(min(30.0, self._idle_seconds / 4))
+            oldest = time.monotonic() - self._idle_seconds
+            for key, place in list(self._places.items()):
+                for connection in list(place.connections):
+                    channels = channels_of(connection)
+                    if connection.is_closed():
+                        place.connections.remove(connection)
+                    elif not channels.open and channels.used_at < oldest:
+                        place.connections.remove(connection)
+                        connection.close()
+                if not place.connections and not place.lock.locked() and not place.back_off.wait_seconds:
+                    del self._places[key]
+
+
+async def _close(connections: Iterable[asyncssh.SSHClientConnection]) -> None:
+    connections = list(connections)
+    for connection in connections:
+        connection.abort()
+    for connection in connections:
+        with contextlib.suppress(asyncssh.Error, OSError):
+            await connection.wait_closed()

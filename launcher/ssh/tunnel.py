@@ -1,0 +1,276 @@
+"""A channel to a server inside the job, in the shape of an asyncio transport.
+
+Any ``asyncio.Protocol`` works over it as over a TCP connection: backpressure in both directions, half close,
+abort. No local port is opened, so no other account of the portal's machine can use it. How much may be under
+way is bounded by the channel's window (2 MiB each way), because asyncssh itself never tells a channel that
+the connection is slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import asyncssh
+
+from launcher.ssh.channels import Channels, channels_of, opened
+from launcher.ssh.errors import TunnelRefused, Unreachable
+
+WINDOW_BYTES = 2 * 1024 * 1024
+"""What the far side may send before we have read it: the most a paused reader costs, and the most per
+round trip.
+"""
+
+_PACKET_BYTES = 32 * 1024
+_HIGH_WATER_BYTES = 64 * 1024
+
+
+async def open_tunnel(
+    connection: asyncssh.SSHClientConnection,
+    host: str,
+    port: int,
+    protocol_factory: Callable[[], asyncio.Protocol],
+    *,
+    timeout_seconds: float = 10.0,
+) -> tuple[asyncio.Transport, asyncio.Protocol]:
+    """Open a direct-tcpip channel to ``host:port``, as seen from the login host, and set the protocol on it.
+
+    ``connection_made`` is called before this returns and before any data. Raises TunnelRefused (nobody
+    listens there, or forwarding is forbidden: ``ssh.forwarding_prohibited``), TimedOut, Unreachable (the
+    connection itself is gone).
+    """
+    session = _Session(asyncio.get_running_loop(), (host, port), protocol_factory(), channels_of(connection))
+    opening = connection.create_connection(
+        lambda: session,
+        host,
+        port,
+        "127.0.0.1",
+        0,
+        encoding=None,
+        window=WINDOW_BYTES,
+        max_pktsize=_PACKET_BYTES,
+    )
+    try:
+        await opened(
+            opening,
+            timeout_seconds=timeout_seconds,
+            give_back=lambda pair: pair[0].abort(),
+            what=f"a channel to {host}, port {port}",
+        )
+    except asyncssh.ChannelOpenError as error:
+        if connection.is_closed():
+            raise Unreachable(error.reason) from None
+        forbidden = error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
+        raise TunnelRefused(
+            f"{host}, port {port}: {error.reason}",
+            code="ssh.forwarding_prohibited" if forbidden else "",
+            params={"host": host, "port": port},
+        ) from None
+    except (asyncssh.Error, OSError) as error:
+        raise Unreachable(str(error)) from None
+    except BaseException:
+        session.abandoned = True
+        raise
+    transport = cast(TunnelTransport, session.transport)  # set before the opening is reported
+    return transport, transport.protocol
+
+
+class TunnelTransport(asyncio.Transport):
+    """An asyncio transport over an SSH channel. ``get_extra_info`` knows ``peername`` and
+    ``ssh_connection``.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        channel: asyncssh.SSHTCPChannel[bytes],
+        peer: tuple[str, int],
+        protocol: asyncio.Protocol,
+    ) -> None:
+        super().__init__({"peername": peer, "ssh_connection": channel.get_connection()})
+        self.protocol = protocol
+        self._loop = loop
+        self._channel = channel
+        self._limits = (0, 0)
+        self._closing = False
+        self._eof_written = False
+        self._reading_paused = False
+        self._lost = False
+        self.set_write_buffer_limits()
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = cast(asyncio.Protocol, protocol)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self.protocol
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def is_reading(self) -> bool:
+        return not self._reading_paused and not self._closing
+
+    def pause_reading(self) -> None:
+        if not self._closing and not self._reading_paused:
+            self._reading_paused = True
+            self._channel.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._closing and self._reading_paused:
+            self._reading_paused = False
+            # Later, not now: the channel hands over what it holds at once, and the caller is not ready to be
+            # called back.
+            self._loop.call_soon(self._resume)
+
+    def _resume(self) -> None:
+        if not self._reading_paused and not self._closing:
+            self._channel.resume_reading()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._eof_written:
+            raise RuntimeError("write after write_eof")
+        if self._closing or not data:
+            return
+        # Suppressed: the far side has closed; connection_lost is on its way, and until then a socket is
+        # silent too.
+        with contextlib.suppress(BrokenPipeError):
+            self._channel.write(cast(bytes, data))
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        self.write(b"".join(list_of_data))
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        if not self._closing and not self._eof_written:
+            self._eof_written = True
+            self._channel.write_eof()
+
+    def get_write_buffer_size(self) -> int:
+        return self._channel.get_write_buffer_size()
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return self._limits
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        if high is None:
+            high = _HIGH_WATER_BYTES if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not 0 <= low <= high:
+            raise ValueError(f"high ({high}) must be at least low ({low}), and neither below 0")
+        self._limits = (low, high)
+        if not self._lost:
+            self._channel.set_write_buffer_limits(high, low)
+
+    def close(self) -> None:
+        """Send what was written, then close; ``connection_lost`` follows when the far side has agreed."""
+        if not self._closing:
+            self._closing = True
+            self._channel.close()
+
+    def abort(self) -> None:
+        """Close now; what was written and not yet sent is lost."""
+        self._closing = True
+        if not self._lost:
+            self._channel.abort()
+            self._loop.call_soon(self.lose, None)
+
+    def lose(self, error: Exception | None) -> None:
+        """Tell the protocol that this is the end, once. For the channel's session, not for users of the
+        transport.
+        """
+        if self._lost:
+            return
+        self._lost = self._closing = True
+        self.protocol.connection_lost(error)
+
+    def fail(self, error: Exception) -> None:
+        """The protocol raised an error: report it and drop this tunnel, as asyncio does for a socket."""
+        self._loop.call_exception_handler(
+            {
+                "message": "a protocol over a tunnel failed",
+                "exception": error,
+                "transport": self,
+                "protocol": self.protocol,
+            }
+        )
+        if not self._lost:
+            self._channel.abort()
+            self._loop.call_soon(self.lose, error)
+        self._closing = True
+
+
+class _Session(asyncssh.SSHTCPSession[bytes]):
+    """What asyncssh calls. An exception that got back into asyncssh would end the connection with all its
+    tunnels.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        peer: tuple[str, int],
+        protocol: asyncio.Protocol,
+        channels: Channels,
+    ) -> None:
+        self.transport: TunnelTransport | None = None
+        self.abandoned = False  # whoever opened it has left: the protocol must hear of nothing
+        self._loop = loop
+        self._peer = peer
+        self._protocol = protocol
+        self._channels = channels
+        self._got_eof = False
+
+    def _guarded(self, call: Callable[..., Any], *arguments: object) -> Any:
+        try:
+            return call(*arguments)
+        except Exception as error:
+            if self.transport is not None:
+                self.transport.fail(error)
+            return None
+
+    def connection_made(self, chan: asyncssh.SSHTCPChannel[bytes]) -> None:
+        if self.abandoned:
+            return
+        self._channels.tunnel_opened()
+        self.transport = TunnelTransport(self._loop, chan, self._peer, self._protocol)
+        self._guarded(self._protocol.connection_made, self.transport)
+
+    def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self._guarded(self.transport.protocol.data_received, data)
+
+    def eof_received(self) -> bool:
+        self._got_eof = True
+        transport = self.transport
+        if (
+            transport is not None
+            and not transport.is_closing()
+            and not self._guarded(transport.protocol.eof_received)
+        ):
+            transport.close()
+        return True  # asyncssh has nothing to add: either the transport stays half open, or it is closing
+
+    def pause_writing(self) -> None:
+        if self.transport is not None:
+            self._guarded(self.transport.protocol.pause_writing)
+
+    def resume_writing(self) -> None:
+        if self.transport is not None:
+            self._guarded(self.transport.protocol.resume_writing)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.transport is None:
+            return
+        self._channels.tunnel_closed()
+        error: Exception | None = None
+        if exc is not None:
+            error = ConnectionResetError(str(exc))
+        elif not self._got_eof and not self.transport.is_closing():
+            # No end of file came: what the protocol has may be only a part, so this must not look like a
+            # clean end.
+            error = ConnectionResetError("the tunnel was closed by the other side")
+        self._guarded(self.transport.lose, error)
