@@ -1,0 +1,35 @@
+"""The ASGI application: sessions' own hosts go to the proxy, all else to Django and Channels.
+
+Nothing of Django lies on a notebook's way: the proxy is asked first, by the host name alone.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
+
+import django
+
+django.setup()
+
+from channels.auth import AuthMiddlewareStack
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import OriginValidator
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+
+from launcher.proxy.factory import proxy_from_settings
+from launcher.routing import websocket_urlpatterns
+from portal.front import Front
+
+_pages = ProtocolTypeRouter(
+    {
+        "http": get_asgi_application(),
+        "websocket": OriginValidator(
+            AuthMiddlewareStack(URLRouter(websocket_urlpatterns)), [settings.CONF.portal_url]
+        ),
+    }
+)
+
+application = Front(pages=_pages, proxy=proxy_from_settings())
