@@ -13,12 +13,14 @@ import unicodedata
 
 import structlog
 from django.db import IntegrityError, connection, transaction
+from django.db.models import QuerySet
 
 from portal import clock
-from portal.audit import chain, events
+from portal.audit import chain
 from portal.audit.chain import Flaw, Link, Tip
+from portal.audit.events import AuditAccessDenied, AuditChainBroken, AuditExported, Event, fields_of
 from portal.audit.models import AuditEvent, AuditHead
-from portal.audit.selectors import Verification, sealing_keys
+from portal.audit.selectors import Verification, last_sequence, sealing_keys
 
 log = structlog.get_logger(__name__)
 
@@ -26,7 +28,7 @@ _LONGEST_TEXT = 2000
 """Characters of one field of an event; longer ones are cut."""
 
 
-def record(event: events.Event, *, actor: str, address: str = "", session_id: str = "") -> AuditEvent:
+def record(event: Event, *, actor: str, address: str = "", session_id: str = "") -> AuditEvent:
     """Append ``event`` to the log.
 
     ``actor``: who did it, the account's name, or ``portal`` when nobody did. ``address``: from where.
@@ -51,7 +53,7 @@ def record(event: events.Event, *, actor: str, address: str = "", session_id: st
 
 
 def record_once(
-    event: events.Event, *, actor: str, address: str = "", session_id: str = "", every_seconds: int = 600
+    event: Event, *, actor: str, address: str = "", session_id: str = "", every_seconds: int = 600
 ) -> AuditEvent | None:
     """As ``record``, but None when ``actor`` has the same event for the same session in the last
     ``every_seconds``.
@@ -65,6 +67,23 @@ def record_once(
     if same.filter(data_json=_data_json(event)).exists():
         return None
     return record(event, actor=actor, address=address, session_id=session_id)
+
+
+def record_denied(*, page: str, actor: str, address: str) -> None:
+    """Keep that somebody without the right wanted to see the log."""
+    with transaction.atomic():
+        record_once(AuditAccessDenied(page=page[:200]), actor=actor, address=address)
+
+
+def record_export(*, events: QuerySet[AuditEvent], file_format: str, actor: str, address: str) -> int:
+    """Keep that ``actor`` takes ``events`` away. Returns the number of the last row that belongs to the
+    export.
+    """
+    with transaction.atomic():
+        up_to = last_sequence()
+        rows = events.filter(sequence__lte=up_to).count()
+        record(AuditExported(format=file_format, rows=rows), actor=actor, address=address)
+    return up_to
 
 
 def note_verification(result: Verification) -> None:
@@ -91,7 +110,7 @@ def _locked_head() -> AuditHead:
     return head
 
 
-def _where_to_go_on(head: AuditHead) -> tuple[Tip, events.AuditChainBroken | None]:
+def _where_to_go_on(head: AuditHead) -> tuple[Tip, AuditChainBroken | None]:
     """The row to go on from, and a note when the end of the log is not as the portal left it."""
     noted = Tip(head.count, head.hash)
     last = AuditEvent.objects.order_by("-sequence").first()
@@ -106,10 +125,10 @@ def _where_to_go_on(head: AuditHead) -> tuple[Tip, events.AuditChainBroken | Non
         cause = "rows"
     else:  # rows missing at the end are left to show as a gap: their numbers are not given again
         return noted, None
-    return found, events.AuditChainBroken(cause=cause, noted_rows=noted.count, found_rows=found.count)
+    return found, AuditChainBroken(cause=cause, noted_rows=noted.count, found_rows=found.count)
 
 
-def _append(tip: Tip, event: events.Event, *, actor: str, address: str, session_id: str) -> AuditEvent:
+def _append(tip: Tip, event: Event, *, actor: str, address: str, session_id: str) -> AuditEvent:
     link = Link(
         sequence=tip.count + 1,
         at=clock.now(),
@@ -131,8 +150,8 @@ def _tip(row: AuditEvent) -> Tip:
     return Tip(row.sequence, row.hash)
 
 
-def _data_json(event: events.Event) -> str:
-    values = events.fields_of(event)
+def _data_json(event: Event) -> str:
+    values = fields_of(event)
     return chain.canonical({key: _storable(v) if isinstance(v, str) else v for key, v in values.items()})
 
 
