@@ -1,0 +1,324 @@
+"""The door to every session's own address: an ASGI application for hosts of the form ``<label>.<sessions domain>``.
+
+It decides what may pass and where to (the cookie, the origin, the path), and leaves the carrying to a lane: ``http`` and
+``websocket`` here, by ASGI events. The target always comes from the access answer, never from the request.
+
+Which requests are refused, beyond those without permission:
+- a WebSocket whose ``Origin`` is missing or is not exactly this session's address;
+- a request that may change something (any method but GET, HEAD, OPTIONS) unless its origin is this address: ``Origin`` must
+  say so, or, where a browser leaves it out or says ``null``, ``Sec-Fetch-Site: same-origin``, which no page can forge;
+- anything a browser marks as coming from another site, but for a plain navigation of a whole tab.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Literal, Protocol
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from launcher.proxy import http, pages, websocket
+from launcher.proxy.access import AccessCache
+from launcher.proxy.access_types import Access, Verdict
+from launcher.proxy.headers import BadHead, Origin, cookie_value
+from launcher.proxy.pages import Notice, Page
+from launcher.proxy.upstream import UpstreamBroken, UpstreamBusy, UpstreamError, UpstreamPool, UpstreamSilent
+from launcher.proxy.visit import AccessEnded, Receive, Scope, Send, Visit
+from portal.addresses import client_address
+
+log = logging.getLogger(__name__)
+
+OWN_PATHS = b"/.footbridge/"
+"""Paths below this one are the proxy's own; they never reach the server in the job."""
+ENTER_PATH = OWN_PATHS + b"enter"
+
+_LABEL = re.compile(rb"[a-z0-9]{24}")
+_CODE = re.compile(r"[A-Za-z0-9_-]{16,128}")
+_NEXT_REFUSED = re.compile(r"[\x00-\x20\x7f\\]")
+_SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
+_NEVER = frozenset(("TRACE", "TRACK", "CONNECT"))  # TRACE would show the secret to the page that asks
+_DENIED_SECONDS = 60.0
+
+
+class Grant(Protocol):
+    """What a one-time code is exchanged for."""
+
+    @property
+    def cookie_value(self) -> str: ...
+
+
+class Redeem(Protocol):
+    """Exchanges a one-time code; ``None`` when it is unknown, used, late or for another session."""
+
+    async def __call__(self, *, label: str, code: str) -> Grant | None: ...
+
+
+class Denied(Protocol):
+    """Is told of refusals, at most once a minute for each session, person and cause."""
+
+    async def __call__(self, *, session_id: str, username: str, door: str, cause: str, address: str) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where the portal and its sessions live. ``trusted_proxies`` are believed when they name the client."""
+
+    portal_url: str
+    sessions_domain: str
+    trusted_proxies: frozenset[str] = frozenset()
+
+    @property
+    def is_https(self) -> bool:
+        """Whether browsers come over TLS."""
+        return self.portal_url.startswith("https://")
+
+    @property
+    def cookie_name(self) -> str:
+        """The cookie of a session's own address."""
+        return "__Host-footbridge" if self.is_https else "footbridge"
+
+
+class Proxy:
+    """The application. Belongs to one event loop."""
+
+    def __init__(
+        self, *, site: Site, access: AccessCache, upstreams: UpstreamPool, redeem: Redeem, denied: Denied
+    ) -> None:
+        self.access = access
+        self.upstreams = upstreams
+        self._site = site
+        self._redeem = redeem
+        self._denied = denied
+        self._denials: OrderedDict[tuple[str, str, str], float] = OrderedDict()
+        self._scheme: Literal["http", "https"] = "https" if site.is_https else "http"
+        domain = b"." + site.sessions_domain.lower().encode("idna")
+        usual = 443 if site.is_https else 80
+        port = urlsplit(site.portal_url).port or usual
+        self._suffix = domain if port == usual else domain + b":%d" % port
+        self._suffixes = {self._suffix, domain + b":%d" % port}
+        self._cookie_name = site.cookie_name.encode("ascii")
+
+    def label_of(self, host: bytes) -> str:
+        """The session's label in a ``Host`` field; empty unless it is exactly a session's address, port included."""
+        host = host.lower()
+        if host[24:] in self._suffixes and _LABEL.fullmatch(host, 0, 24):
+            return host[:24].decode("ascii")
+        return ""
+
+    def matches(self, scope: Scope) -> bool:
+        """Whether this request is for a session's own address. With two ``Host`` fields it is for nobody."""
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        return len(hosts) == 1 and bool(self.label_of(hosts[0]))
+
+    def drop(self, *, session_id: str = "", user_id: int | None = None) -> None:
+        """Something about a session or a person's rights has changed: ask again, also for what is open."""
+        self.access.drop(session_id=session_id, user_id=user_id)
+        if session_id:
+            self.upstreams.drop(session_id)
+
+    async def close(self) -> None:
+        """Close everything; for the end of the process."""
+        await self.access.close()
+        await self.upstreams.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request or WebSocket handshake."""
+        fields: dict[bytes, bytes] = dict(scope["headers"])
+        host = fields.get(b"host", b"")
+        label = self.label_of(host)
+        visit = Visit(
+            scope=scope,
+            label=label,
+            cookie=cookie_value(fields.get(b"cookie", b""), self._cookie_name),
+            fields=fields,
+            origin=Origin(self._scheme, host[:24].lower() + self._suffix),
+            client=self._client(scope, fields),
+            access=Access(Verdict.UNKNOWN),
+        )
+        if scope["type"] == "websocket":
+            await receive()  # the connect event
+        if not label:
+            await self._say(visit, send, pages.NOT_FOUND)
+            return
+        page = await self._decide(visit)
+        if page is not None:
+            await self._answer(visit, send, page)
+            return
+        lane = websocket.forward if scope["type"] == "websocket" else http.forward
+        try:
+            await lane(visit, receive, send, pool=self.upstreams, access=self.access)
+        except BadHead as error:
+            log.info("Refused: %s", error)
+            await self._say(visit, send, pages.BROKEN if error.status == 502 else pages.bad_request(error.status))
+        except AccessEnded:
+            await self._say(visit, send, pages.NOT_FOUND)
+        except UpstreamError as error:
+            log.info("Session %s: %s", visit.access.session_id, error.detail)
+            await self._say(visit, send, _notice_for(error))
+
+    # Deciding
+
+    async def _decide(self, visit: Visit) -> Page | None:
+        """``None`` when the visit may go on to its target, otherwise the answer."""
+        path = visit.raw_path
+        is_socket = visit.scope["type"] == "websocket"
+        method = "GET" if is_socket else visit.scope["method"]
+        if method in _NEVER:
+            return self._page(visit, pages.METHOD)
+        cause = _foreign(visit, method, is_socket)
+        if path.startswith(OWN_PATHS):
+            if path == ENTER_PATH and method == "GET" and not is_socket and not cause:
+                return await self._enter(visit)
+            return self._page(visit, pages.NOT_FOUND)
+        access = self.access.cached(visit.label, visit.cookie)
+        if access is None:
+            try:
+                access = await self.access.look_up(visit.label, visit.cookie)
+            except Exception:
+                log.exception("Access could not be looked up")
+                return self._page(visit, pages.UNSURE)
+        visit.access = access
+        if cause:
+            await self._report(visit, access, cause)
+            return self._page(visit, pages.REFUSED)
+        if access.verdict is Verdict.OPEN and access.target is not None:
+            return self._check_prefix(visit, path, access.target.base_url)
+        if access.verdict is Verdict.ENDED:
+            return self._page(visit, pages.ENDED_PAGE if visit.is_navigation else pages.ENDED)
+        if access.verdict in (Verdict.NOT_READY, Verdict.OPEN):
+            return self._page(visit, pages.NOT_READY)
+        if access.verdict is Verdict.FORBIDDEN:
+            await self._report(visit, access, "forbidden")
+        elif visit.is_navigation:
+            # The portal knows who this is: it sends the owner back with a code, and everybody else nowhere.
+            return pages.redirect(f"{self._site.portal_url}/sessions/by-address/{visit.label}/")
+        return self._page(visit, pages.NOT_FOUND)
+
+    def _check_prefix(self, visit: Visit, path: bytes, base_url: str) -> Page | None:
+        prefix = base_url.encode("ascii")
+        if path.startswith(prefix):
+            return None
+        if path in (b"/", prefix[:-1]) and visit.is_navigation:
+            query = "?" + visit.query.decode("latin-1") if visit.query and path != b"/" else ""
+            return pages.redirect(base_url + query)
+        return self._page(visit, pages.NOT_FOUND)
+
+    async def _enter(self, visit: Visit) -> Page:
+        """Exchange a one-time code for the cookie of this address."""
+        query = dict(parse_qsl(visit.query.decode("latin-1")[:8192], max_num_fields=8))
+        code = query.get("code", "")
+        grant = None
+        if _CODE.fullmatch(code):
+            try:
+                grant = await self._redeem(label=visit.label, code=code)
+            except Exception:
+                log.exception("A code could not be redeemed")
+                return self._page(visit, pages.UNSURE)
+        if grant is None:
+            return self._page(visit, pages.CODE_USED)
+        cookie = f"{self._site.cookie_name}={grant.cookie_value}; Path=/; HttpOnly; SameSite=Lax"
+        if self._site.is_https:
+            cookie += "; Secure"
+        return pages.redirect(safe_next(query.get("next", "/")), status=303, cookie=cookie)
+
+    async def _report(self, visit: Visit, access: Access, cause: str) -> None:
+        """Tell of a refusal, unless the same was told a moment ago. A failure to tell refuses all the same."""
+        if not access.session_id:
+            return
+        key = (access.session_id, access.username or visit.client, cause)
+        moment = time.monotonic()
+        if self._denials.get(key, 0.0) > moment:
+            return
+        self._denials[key] = moment + _DENIED_SECONDS
+        self._denials.move_to_end(key)
+        while len(self._denials) > 1000:
+            self._denials.popitem(last=False)
+        try:
+            await self._denied(
+                session_id=access.session_id,
+                username=access.username,
+                door="websocket" if visit.scope["type"] == "websocket" else "http",
+                cause=cause,
+                address=visit.client,
+            )
+        except Exception:
+            log.exception("A refusal could not be recorded")
+
+    def _client(self, scope: Scope, fields: dict[bytes, bytes]) -> str:
+        peer: str = (scope.get("client") or ("",))[0]
+        if not self._site.trusted_proxies:
+            return peer
+        forwarded = fields.get(b"x-forwarded-for", b"").decode("latin-1")
+        return client_address(peer, forwarded, self._site.trusted_proxies)
+
+    # Answering
+
+    async def _say(self, visit: Visit, send: Send, notice: Notice) -> None:
+        await self._answer(visit, send, self._page(visit, notice))
+
+    def _page(self, visit: Visit, notice: Notice) -> Page:
+        if not visit.is_navigation:
+            return pages.as_json(notice)
+        link = self._site.portal_url + "/"
+        if notice.to_session and visit.access.session_id:
+            link += f"sessions/{visit.access.session_id}/"
+        return pages.as_page(
+            notice, language=pages.language_of(visit.fields.get(b"accept-language", b"")), link=link
+        )
+
+    async def _answer(self, visit: Visit, send: Send, page: Page) -> None:
+        if visit.scope["type"] == "http":
+            body = b"" if visit.scope["method"] == "HEAD" else page.body
+            await send({"type": "http.response.start", "status": page.status, "headers": page.headers})
+            await send({"type": "http.response.body", "body": body, "more_body": False})
+        elif "websocket.http.response" in (visit.scope.get("extensions") or {}):
+            # A handshake without permission is answered 403, whatever a page would get: clients expect no other.
+            status = 403 if page.status in (302, 404) else page.status
+            await send({"type": "websocket.http.response.start", "status": status, "headers": page.headers})
+            await send({"type": "websocket.http.response.body", "body": page.body, "more_body": False})
+        else:
+            await send({"type": "websocket.close", "code": 1008})  # the ASGI server answers 403
+
+
+def _foreign(visit: Visit, method: str, is_socket: bool) -> str:
+    """Why this request cannot come from the session's own pages; empty when it can. See the module's docstring."""
+    fields = visit.fields
+    origin = fields.get(b"origin")
+    if is_socket:
+        return "" if origin == visit.origin.serialized else "origin"
+    site = fields.get(b"sec-fetch-site")
+    if method not in _SAFE_METHODS:
+        if site is not None and site != b"same-origin":
+            return "cross_site"
+        if origin is None or origin == b"null":
+            return "" if site == b"same-origin" else "origin"
+        return "" if origin == visit.origin.serialized else "origin"
+    if site in (None, b"same-origin", b"none"):
+        return ""
+    is_tab = fields.get(b"sec-fetch-mode") == b"navigate" and fields.get(b"sec-fetch-dest") == b"document"
+    return "" if is_tab and method != "OPTIONS" else "cross_site"
+
+
+def _notice_for(error: UpstreamError) -> Notice:
+    if isinstance(error, UpstreamBusy):
+        return pages.BUSY
+    if isinstance(error, UpstreamSilent):
+        return pages.SILENT
+    if isinstance(error, UpstreamBroken):
+        return pages.BROKEN
+    return pages.UNREACHABLE
+
+
+def safe_next(value: str) -> str:
+    """A path on the same host, ready for a ``Location`` field; "/" for anything that could lead elsewhere."""
+    if (
+        not value.startswith("/")
+        or value.startswith(("//", OWN_PATHS.decode("ascii")))
+        or _NEXT_REFUSED.search(value)
+        or len(value) > 2048
+    ):
+        return "/"
+    return quote(value, safe="/%:@!$&'()*+,;=?-._~", encoding="latin-1")

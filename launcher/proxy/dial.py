@@ -1,0 +1,39 @@
+"""Ways to a server inside a job: through the login host by SSH, or straight to it.
+
+Each is a callable that opens a transport and sets a protocol on it; the pool in ``upstream`` knows no more than that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from launcher.proxy.access_types import Target
+from launcher.proxy.upstream import Connection
+from launcher.ssh.pool import Pool
+from launcher.ssh.tunnel import open_tunnel
+
+
+class SSHDial:
+    """A channel of the user's own SSH connection to the login host. Raises errors of ``launcher.ssh.errors``."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def __call__(
+        self, target: Target, protocol_factory: Callable[[], Connection], /
+    ) -> tuple[asyncio.Transport, asyncio.Protocol]:
+        connection = await self._pool.connection(target.cluster, target.username, reason="proxy")
+        return await open_tunnel(connection, target.host, target.port, protocol_factory)
+
+
+class TCPDial:
+    """A TCP connection, or a Unix socket where the target's host is a path. For a portal inside the cluster's network."""
+
+    async def __call__(
+        self, target: Target, protocol_factory: Callable[[], Connection], /
+    ) -> tuple[asyncio.Transport, asyncio.Protocol]:
+        loop = asyncio.get_running_loop()
+        if target.host.startswith("/"):
+            return await loop.create_unix_connection(protocol_factory, target.host)
+        return await loop.create_connection(protocol_factory, target.host, target.port)

@@ -1,0 +1,59 @@
+"""One request or WebSocket handshake at a session's own address: what every part of the proxy needs to know about it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from launcher.proxy.access_types import Access
+from launcher.proxy.headers import Origin
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class ClientGone(Exception):
+    """The browser has left; nobody is there to answer to."""
+
+
+class AccessEnded(Exception):
+    """The browser may not stay: stop, revoke or sign-out."""
+
+
+@dataclass(slots=True, eq=False)
+class Visit:
+    """``fields`` holds the request's head by lower-case name; where a name is repeated, the last value."""
+
+    scope: Scope
+    label: str
+    cookie: str
+    fields: dict[bytes, bytes]
+    origin: Origin
+    client: str
+    access: Access
+
+    @property
+    def raw_path(self) -> bytes:
+        """The path byte for byte. A server that does not tell gets it quoted again, which is nearly the same."""
+        raw: bytes | None = self.scope.get("raw_path")
+        return raw if raw else quote(self.scope["path"], safe="/:@!$&'()*+,;=-._~").encode("ascii")
+
+    @property
+    def query(self) -> bytes:
+        """The query byte for byte, without the question mark."""
+        query: bytes = self.scope.get("query_string", b"")
+        return query
+
+    @property
+    def is_navigation(self) -> bool:
+        """Whether a person waits for a page: a browser's own word for it, or what it accepts."""
+        if self.scope["type"] != "http" or self.scope["method"] not in ("GET", "HEAD"):
+            return False
+        mode = self.fields.get(b"sec-fetch-mode")
+        if mode is not None:
+            return mode == b"navigate"
+        return b"text/html" in self.fields.get(b"accept", b"")
