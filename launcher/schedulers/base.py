@@ -1,7 +1,7 @@
 """What every scheduler adapter offers: values in, a command out; an answer in, values out. Pure, no I/O.
 
-The caller runs the command over SSH and hands back what came; nothing here knows how. The answer is hostile input:
-parsers accept only job ids that were asked for and never trust that a field is what it should be.
+The caller runs the command over SSH and hands back what came; nothing here knows how. The answer is hostile
+input: parsers accept only job ids that were asked for and never trust that a field is what it should be.
 
     SchedulerError
     ├── SchedulerUnavailable   no usable answer: down, hung, garbled (transient)
@@ -14,6 +14,7 @@ from __future__ import annotations
 import abc
 import datetime as dt
 import enum
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -34,7 +35,11 @@ class SchedulerUnavailable(SchedulerError):
 
 
 class SubmitRejected(SchedulerError):
-    """The scheduler said no. ``code`` narrows it down where the exit status tells."""
+    """The scheduler said no, or a value could not be asked of it. ``code`` narrows it down where the answer
+    tells: ``scheduler.rejected.`` and ``unknown_queue, queue_disabled, not_authorized, over_limit,
+    unknown_resource, bad_value, bad_name, bad_account, bad_script, too_many_queued, site_hook`` or
+    ``never_fits``.
+    """
 
     code = "scheduler.rejected"
 
@@ -83,9 +88,28 @@ class CommandResult:
     stderr: bytes = b""
 
 
+_REQUEST_TEXTS = {
+    "name": re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}"),
+    "queue": re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,63})?"),
+    "account": re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,127})?"),
+    # No colon, comma, caret, percent, quote, backslash or "$": some scheduler reads more into each of them.
+    "output_path": re.compile(r"(?:/[\w./@+=~-](?:[\w./@+=~ -]{0,1022}[\w./@+=~-])?)?"),
+}
+_REQUEST_NUMBERS = {
+    "cores": (1, 100_000),
+    "memory_mib": (1, 2**30),
+    "walltime_seconds": (1, 366 * 86_400),
+    "gpus": (0, 1_024),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """A job to submit. The script travels on stdin and holds no directives: what the scheduler must know is here."""
+    """A job to submit. The script travels on stdin, without directives: what the scheduler must know is here.
+
+    Raises SubmitRejected when a value could not be passed to every scheduler as what it is;
+    ``params["field"]`` names it.
+    """
 
     name: str  # letters, digits and "-"; carries the session's marker
     script: bytes
@@ -96,6 +120,18 @@ class JobRequest:
     queue: str = ""  # empty: the scheduler's default
     account: str = ""
     output_path: str = ""  # absolute path of the job's own output on the cluster
+
+    def __post_init__(self) -> None:
+        for field_name, pattern in _REQUEST_TEXTS.items():
+            if not pattern.fullmatch(getattr(self, field_name)):
+                narrow = "bad_name" if field_name == "name" else "bad_value"
+                raise SubmitRejected(code=f"scheduler.rejected.{narrow}", params={"field": field_name})
+        for field_name, (least, most) in _REQUEST_NUMBERS.items():
+            value = getattr(self, field_name)
+            if type(value) is not int or not least <= value <= most:
+                raise SubmitRejected(code="scheduler.rejected.bad_value", params={"field": field_name})
+        if not self.script.startswith(b"#!") or b"\0" in self.script:
+            raise SubmitRejected(code="scheduler.rejected.bad_script", params={"field": "script"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +160,9 @@ class JobStatus:
 class StatusReport:
     """One usable answer to "how are these jobs".
 
-    ``jobs`` holds the ids we asked for that the scheduler knows. ``missing`` are those it left out of a valid answer:
-    one report proves nothing about them. ``without_history`` says that finished jobs are not kept by this scheduler.
+    ``jobs`` holds the ids we asked for that the scheduler knows. ``missing`` are those it left out of a valid
+    answer: one report proves nothing about them. ``without_history`` says that finished jobs are not kept by
+    this scheduler.
     """
 
     jobs: Mapping[str, JobStatus]
@@ -161,9 +198,11 @@ class Node:
 
 
 class Scheduler(abc.ABC):
-    """A scheduler's dialect. ``commands_folder`` is where its commands live on the login host ("" trusts PATH)."""
+    """A scheduler's dialect. ``commands_folder``: where its commands are on the login host ("": PATH)."""
 
     name: str
+    batch_size: int = 500
+    """Ids that one status command may ask for."""
 
     def __init__(self, commands_folder: str = "") -> None:
         self.commands_folder = commands_folder.rstrip("/")
@@ -171,6 +210,15 @@ class Scheduler(abc.ABC):
     def command_path(self, command: str) -> str:
         """The command with its folder."""
         return f"{self.commands_folder}/{command}" if self.commands_folder else command
+
+    def downgrade(self, result: CommandResult) -> Scheduler | None:
+        """Another adapter to use from now on, where ``result`` shows that client or server lack something.
+
+        Look here after any command that failed; when there is another adapter, nothing was done: ask again
+        with it. ``None``: this adapter is right.
+        """
+        del result
+        return None
 
     @abc.abstractmethod
     def submit_command(self, request: JobRequest) -> Command:
@@ -186,7 +234,7 @@ class Scheduler(abc.ABC):
 
     @abc.abstractmethod
     def parse_find(self, result: CommandResult) -> tuple[str, ...]:
-        """Ids of the jobs found, oldest first. Raises SchedulerUnavailable; an empty tuple is a reliable "none"."""
+        """Ids of the jobs found, oldest first. Raises SchedulerUnavailable: an empty answer means "none"."""
 
     @abc.abstractmethod
     def status_command(self, job_ids: Sequence[str]) -> Command:
@@ -194,7 +242,7 @@ class Scheduler(abc.ABC):
 
     @abc.abstractmethod
     def parse_status(self, result: CommandResult, job_ids: Sequence[str]) -> StatusReport:
-        """The jobs among ``job_ids`` that the answer knows. Raises SchedulerUnavailable on anything doubtful."""
+        """The jobs among ``job_ids`` that the answer knows. Raises SchedulerUnavailable when in doubt."""
 
     @abc.abstractmethod
     def cancel_command(self, job_id: str) -> Command:

@@ -1,0 +1,13 @@
+"""Which adapter speaks for which scheduler of the clusters file. Pure. A new scheduler is one file and one line here."""
+
+from __future__ import annotations
+
+from launcher.schedulers.base import Scheduler
+from launcher.schedulers.pbs import PBS
+
+_ADAPTERS: dict[str, type[Scheduler]] = {"pbs": PBS}
+
+
+def adapter(name: str, commands_folder: str = "") -> Scheduler:
+    """The adapter called ``name``. Raises KeyError, which the check of the clusters file makes impossible."""
+    return _ADAPTERS[name](commands_folder)
