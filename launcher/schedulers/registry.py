@@ -1,4 +1,6 @@
-"""Which adapter speaks for which scheduler of the clusters file. Pure. A new scheduler is one file and one line here."""
+"""Which adapter speaks for which scheduler of the clusters file. Pure. A new scheduler is one file and one
+line here.
+"""
 
 from __future__ import annotations
 
