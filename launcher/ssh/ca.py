@@ -63,26 +63,30 @@ def load_user_ca(path: Path) -> UserCA:
     """The CA kept at ``path``. Refuses a key that anybody but its owner can read or write. Raises CAError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _check_private(path, os.fstat(descriptor))  # of the open file: what is checked is what is read
+            text = os.read(descriptor, _LARGEST_KEY_FILE_BYTES)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise CAError(f"{path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())  # of the open file: what is checked is what is read
-        if not stat.S_ISREG(found.st_mode):
-            raise CAError(f"{path} is not a file")
-        if found.st_mode & 0o077:
-            raise CAError(
-                f"{path} can be read by other accounts of this machine "
-                f"(mode {stat.S_IMODE(found.st_mode):04o}); whoever reads it can act as every cluster user. "
-                f"Run: chmod 600 {path}"
-            )
-        if found.st_uid not in (os.geteuid(), 0):
-            raise CAError(f"{path} belongs to another account (uid {found.st_uid}), not to the portal's")
-        text = file.read(_LARGEST_KEY_FILE_BYTES)
     try:
         key = asyncssh.import_private_key(text)
     except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, ValueError):
         raise CAError(f"{path} is not an unencrypted OpenSSH private key") from None
     return UserCA(key, key.export_public_key("openssh").decode().strip())
+
+
+def _check_private(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise CAError(f"{path} is not a file")
+    if found.st_mode & 0o077:
+        raise CAError(
+            f"{path} can be read by other accounts of this machine (mode {stat.S_IMODE(found.st_mode):04o}); "
+            f"whoever reads it can act as every cluster user. Run: chmod 600 {path}"
+        )
+    if found.st_uid not in (os.geteuid(), 0):
+        raise CAError(f"{path} belongs to another account (uid {found.st_uid}), not to the portal's")
 
 
 def _write_new(path: Path, content: bytes, *, mode: int) -> None:

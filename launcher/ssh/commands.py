@@ -25,7 +25,7 @@ _LINGER_SECONDS = 2.0
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class TooMuchOutput(SSHError):
+class TooMuchOutputError(SSHError):
     """The command printed more than we are ready to hold."""
 
     code = "ssh.too_much_output"
@@ -59,7 +59,7 @@ async def run(
     """Run ``command``; any exit status is an answer. ``max_output_bytes`` counts stdout and stderr together.
 
     Raises TimedOut (the command is told to terminate and its channel is closed), Unreachable (the connection
-    broke, or the command was killed by a signal: its outcome is not known), TooMuchOutput, ValueError.
+    broke, or the command was killed by a signal: its outcome is not known), TooMuchOutputError, ValueError.
     """
     line = command_line(command)
     deadline = asyncio.get_running_loop().time() + timeout_seconds
@@ -144,9 +144,9 @@ class _Collector(asyncssh.SSHClientSession[bytes]):
             self.finished.set_result(None)
 
     def result(self, name: str) -> CommandResult:
-        """The answer, once ``finished`` is. Raises TooMuchOutput or Unreachable."""
+        """The answer, once ``finished`` is. Raises TooMuchOutputError or Unreachable."""
         if self._room_bytes < 0:
-            raise TooMuchOutput(f"{name} printed too much")
+            raise TooMuchOutputError(f"{name} printed too much")
         if self._exit_status is None:
             reason = (
                 f"was killed by signal {self._signal}" if self._signal else "ended without an exit status"

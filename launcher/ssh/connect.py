@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Callable, Mapping
 from typing import cast
@@ -179,7 +180,7 @@ async def _dial(host: str, port: int, timeout_seconds: float) -> socket.socket:
     except TimeoutError:
         raise Unreachable(f"the name {host} was not resolved within {timeout_seconds:g} s") from None
     except OSError as error:
-        raise Unreachable(f"{host}: {error.strerror or error}") from None
+        raise Unreachable(f"{host}: {_words(error)}") from None
     problem = "no address"
     share_seconds = timeout_seconds / max(1, len(addresses))
     for family, kind, protocol, _, address in addresses:
@@ -193,7 +194,7 @@ async def _dial(host: str, port: int, timeout_seconds: float) -> socket.socket:
             problem = f"no answer within {share_seconds:g} s"
         except OSError as error:
             sock.close()
-            problem = error.strerror or str(error)
+            problem = _words(error)
         except BaseException:
             sock.close()
             raise
@@ -253,7 +254,7 @@ def _translated(error: Exception, login_host: str, *, expired: bool = False) -> 
 
 def _words(error: Exception) -> str:
     """The short form of an error, on one line."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)  # asyncio puts "Connect call failed" where the reason belongs
     text = error.reason if isinstance(error, asyncssh.Error) else str(error)
     return " ".join(text.split())[:200]

@@ -1,0 +1,166 @@
+"""Sign-in with the cluster's password: accepted or refused by a real server, and never seen again."""
+
+from __future__ import annotations
+
+import grp
+import logging
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncssh
+import pytest
+from tests.integration.ssh_server import (
+    PASSWORD,
+    LoginHost,
+    cluster_of,
+    free_port,
+    login_host,
+    make_ca,
+    silent_host,
+    until,
+)
+
+from launcher.ssh.ca import UserCA
+from launcher.ssh.credentials import PasswordCredential
+from launcher.ssh.errors import HostKeyChanged, LoginRefused, TimedOut, Unreachable
+from launcher.ssh.passwords import verify_password
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> UserCA:
+    return make_ca(tmp_path)
+
+
+@pytest.fixture
+async def host(tmp_path: Path, ca: UserCA) -> AsyncIterator[LoginHost]:
+    async with login_host(tmp_path / "home", ca) as server:
+        yield server
+
+
+async def test_the_right_password_brings_groups_and_home(host: LoginHost) -> None:
+    login = await verify_password(cluster_of(host), "alice", PASSWORD)
+    assert login.accepted
+    assert (
+        login.groups == tuple(grp.getgrgid(group).gr_name for group in [os.getgid()])[:1] + login.groups[1:]
+    )
+    assert login.home == str(host.home)
+
+
+async def test_the_connection_is_closed_afterwards(host: LoginHost) -> None:
+    await verify_password(cluster_of(host), "alice", PASSWORD)
+    await until(lambda: host.connections[0].is_closed(), "the connection to end")
+
+
+async def test_a_wrong_password_is_tried_once_and_refused(host: LoginHost) -> None:
+    host.auth_methods = ("password", "keyboard-interactive")
+    with pytest.raises(LoginRefused) as caught:
+        await verify_password(cluster_of(host), "alice", "wrong")
+    assert caught.value.code == "ssh.login_refused"
+    assert host.passwords_tried == ["wrong"]
+
+
+async def test_one_hidden_question_gets_the_password(host: LoginHost) -> None:
+    host.auth_methods = ("keyboard-interactive",)
+    host.prompts = (("密码：", False),)
+    assert (await verify_password(cluster_of(host), "alice", PASSWORD)).accepted
+
+
+async def test_a_second_question_is_not_answered(host: LoginHost) -> None:
+    host.auth_methods = ("keyboard-interactive",)
+    host.prompts = (("Password: ", False), ("Code: ", False))
+    with pytest.raises(LoginRefused):
+        await verify_password(cluster_of(host), "alice", PASSWORD)
+    assert host.passwords_tried == [PASSWORD]
+
+
+async def test_a_question_with_a_visible_answer_never_gets_the_password(host: LoginHost) -> None:
+    host.auth_methods = ("keyboard-interactive",)
+    host.prompts = (("What is your quest? ", True),)
+    with pytest.raises(LoginRefused):
+        await verify_password(cluster_of(host), "alice", PASSWORD)
+    assert host.passwords_tried == []
+
+
+async def test_an_expired_password_is_told_apart(host: LoginHost) -> None:
+    host.password_expired = True
+    with pytest.raises(LoginRefused) as caught:
+        await verify_password(cluster_of(host), "alice", PASSWORD)
+    assert caught.value.code == "ssh.password_expired"
+
+
+async def test_an_account_that_runs_no_commands_is_refused(
+    host: LoginHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(host.home))  # the server's shell finds no id
+    with pytest.raises(LoginRefused) as caught:
+        await verify_password(cluster_of(host), "alice", PASSWORD)
+    assert caught.value.code == "ssh.no_shell"
+
+
+async def test_an_empty_password_is_refused_before_any_connection(host: LoginHost) -> None:
+    with pytest.raises(LoginRefused) as caught:
+        await verify_password(cluster_of(host), "alice", "")
+    assert caught.value.code == "ssh.empty_password"
+    assert host.connections == []
+
+
+@pytest.mark.parametrize("username", ["", "root", "a;b", "../alice", "alice@host", "a\0b", "-l root"])
+async def test_a_hostile_account_name_is_refused_before_any_connection(
+    host: LoginHost, username: str
+) -> None:
+    with pytest.raises(LoginRefused) as caught:
+        await verify_password(cluster_of(host), username, PASSWORD)
+    assert caught.value.code == "ssh.bad_username"
+    assert host.connections == []
+
+
+async def test_a_host_that_accepts_anything_is_not_believed(host: LoginHost) -> None:
+    host.let_everybody_in = True
+    with pytest.raises(LoginRefused):
+        await verify_password(cluster_of(host), "alice", "anything")
+
+
+async def test_the_password_is_not_shown_to_a_host_with_another_key(
+    host: LoginHost, ca: UserCA, tmp_path: Path
+) -> None:
+    async with login_host(tmp_path / "other", ca) as impostor:
+        with pytest.raises(HostKeyChanged):
+            await verify_password(cluster_of(impostor, host_keys=[host.key_line]), "alice", PASSWORD)
+        assert impostor.passwords_tried == []
+
+
+async def test_a_dead_host_is_not_a_wrong_password() -> None:
+    with pytest.raises(Unreachable):
+        await verify_password(cluster_of(free_port()), "alice", PASSWORD)
+
+
+async def test_a_silent_host_is_not_a_wrong_password() -> None:
+    async with silent_host() as port:
+        with pytest.raises(TimedOut):
+            await verify_password(cluster_of(port, connect_timeout_seconds=0.3), "alice", PASSWORD)
+
+
+@pytest.mark.parametrize("password", [PASSWORD, "wrong-horse"])
+async def test_the_password_is_in_no_log_and_no_error(
+    host: LoginHost, caplog: pytest.LogCaptureFixture, password: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    asyncssh.set_debug_level(3)
+    shown = ""
+    try:
+        await verify_password(cluster_of(host), "alice", password)
+    except LoginRefused as error:
+        shown = f"{error!r} {error.detail} {error.params} {error.__cause__!r}"
+    finally:
+        asyncssh.set_debug_level(1)
+    assert caplog.records
+    everything = "\n".join(record.getMessage() for record in caplog.records) + shown
+    # Packet dumps break lines every 16 bytes, hence the short pieces.
+    assert not any(password[start : start + 7] in everything for start in range(len(password) - 6))
+
+
+def test_the_password_is_not_in_the_repr() -> None:
+    assert "hunter2" not in repr(PasswordCredential("hunter2"))
