@@ -130,10 +130,15 @@ class AccessCache:
             self._entries.popitem(last=False)
 
     def drop(self, *, session_id: str = "", user_id: int | None = None) -> None:
-        """Forget what is known of a session or a person, and ask again for their open connections at once."""
+        """Forget what is known of a session or a person, and ask again for their open connections at once.
+
+        Without arguments: of everybody.
+        """
         self._drops += 1
 
         def concerns(access: Access) -> bool:
+            if not session_id and user_id is None:
+                return True
             if session_id and access.session_id == session_id:
                 return True
             return user_id is not None and access.user_id == user_id
@@ -203,7 +208,7 @@ class AccessCache:
         """How many connections stay open at this moment."""
         return len(self._holds)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Stop asking. Open connections are left to whoever owns them."""
         if self._timer is not None:
             self._timer.cancel()

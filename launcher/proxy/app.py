@@ -119,10 +119,10 @@ class Proxy:
         if session_id:
             self.upstreams.drop(session_id)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close everything; for the end of the process."""
-        await self.access.close()
-        await self.upstreams.close()
+        await self.access.aclose()
+        await self.upstreams.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request or WebSocket handshake."""

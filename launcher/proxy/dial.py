@@ -26,6 +26,10 @@ class SSHDial:
         connection = await self._pool.connection(target.cluster, target.username, reason="proxy")
         return await open_tunnel(connection, target.host, target.port, protocol_factory)
 
+    async def aclose(self) -> None:
+        """Close the SSH connections."""
+        await self._pool.aclose()
+
 
 class TCPDial:
     """A TCP connection, or a Unix socket where the target's host is a path. For a portal inside the cluster's network."""
@@ -37,3 +41,6 @@ class TCPDial:
         if target.host.startswith("/"):
             return await loop.create_unix_connection(protocol_factory, target.host)
         return await loop.create_connection(protocol_factory, target.host, target.port)
+
+    async def aclose(self) -> None:
+        """Nothing is shared."""

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote_to_bytes
 
-SECRET_HEADER = "X-Footbridge-Secret"
 
 Fields = Iterable[tuple[bytes, bytes]]
 
+SECRET_HEADER = "X-Footbridge-Secret"
+"""The field that carries the secret to a server with our identity provider; a browser's own is dropped."""
 MAX_TARGET_BYTES = 16 * 1024
 """Longest path with query that passes. Jupyter puts file paths there; 16 KiB holds any path Linux allows, quoted."""
 MAX_HEAD_BYTES = 64 * 1024
@@ -310,7 +311,7 @@ def _checked(lines: list[bytes]) -> bytes:
     head = b"".join(lines) + b"\r\n"
     if len(head) > MAX_HEAD_BYTES:
         raise BadHead(431, "the head is too long")
-    breaks = len(lines) + 4  # the request line carries host, ours is four lines, and the empty line
+    breaks = len(lines) + 5  # the first item is two lines, the last four, and the empty line ends the head
     if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
         raise BadHead(400, "a line break inside a field")
     return head

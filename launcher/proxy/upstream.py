@@ -71,6 +71,9 @@ class Dial(Protocol):
         self, target: Target, protocol_factory: Callable[[], Connection], /
     ) -> tuple[asyncio.Transport, asyncio.Protocol]: ...
 
+    async def aclose(self) -> None:
+        """Close what is shared by the transports."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -588,7 +591,7 @@ class UpstreamPool:
             for connection in list(slot.idle):
                 connection.abort()
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close everything, in use or not."""
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -596,7 +599,7 @@ class UpstreamPool:
         for slot in list(self._slots.values()):
             for connection in [*slot.idle, *slot.used, *slot.sockets]:
                 connection.abort()
-        await asyncio.sleep(0)
+        await self._dial.aclose()
 
     @property
     def open_connections(self) -> int:

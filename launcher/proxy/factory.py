@@ -1,0 +1,28 @@
+"""Puts the proxy of a web process together from the portal's settings. Called once, by ``portal.asgi``."""
+
+from __future__ import annotations
+
+from channels.db import database_sync_to_async
+from django.conf import settings
+
+from launcher import grants, parts, selectors, services
+from launcher.proxy.access import AccessCache
+from launcher.proxy.app import Proxy, Site
+from launcher.proxy.dial import SSHDial
+from launcher.proxy.upstream import UpstreamPool
+
+
+def proxy_from_settings() -> Proxy:
+    """The proxy, reaching sessions through their owners' SSH connections. It connects nowhere yet."""
+    conf = settings.CONF
+    return Proxy(
+        site=Site(
+            portal_url=conf.portal_url,
+            sessions_domain=conf.sessions_domain,
+            trusted_proxies=frozenset(conf.trusted_proxies),
+        ),
+        access=AccessCache(database_sync_to_async(selectors.open_target)),
+        upstreams=UpstreamPool(SSHDial(parts.new_pool())),
+        redeem=database_sync_to_async(grants.redeem_entry_code),
+        denied=database_sync_to_async(services.record_access_denied),
+    )
