@@ -91,6 +91,15 @@ def waiting_sentence(session: InteractiveSession) -> str:
         "waiting.queue_stopped": _("The queue is stopped at the moment. The administrators will open it again."),
         "waiting.never": _("This can never start: no computer of this queue has what you asked for. "
                            "Stop it and ask for less."),
+        "waiting.priority": _("Others are before you in the queue. It starts by itself when it is its turn."),
+        "waiting.project_limit": _("Your group has reached the number of jobs that may run at the same time."),
+        "waiting.queue_limit": _("This queue runs as many jobs as it may. It starts by itself when one has ended."),
+        "waiting.resource_busy": _("What you asked for is in use. It starts by itself as soon as it is free."),
+        "waiting.licenses_busy": _("All licences are in use. It starts by itself as soon as one is free."),
+        "waiting.nodes_down": _("Computers that could run it are switched off or broken at the moment."),
+        "waiting.maintenance": _("The cluster is kept free for maintenance. It starts by itself afterwards."),
+        "waiting.dependency": _("It waits for another job to end."),
+        "waiting.until": _("It waits for the time at which it may start."),
         "waiting.held": _("The cluster holds this session back. Its administrators can say why."),
         "waiting.starting": _("The cluster is about to start it."),
     }.get(reason.code, _("Waiting in the queue. It starts by itself."))
@@ -111,8 +120,10 @@ def _end(session: InteractiveSession) -> tuple[str, str]:
     found = sentences.get(session.end_code) or sentences.get(f"ended.{session.end_reason}")
     if found is None:
         found = sentences["ended.failed"]
+    params: dict[str, object] = dict(session.end_params)
+    subject = params.get("subject") or params.get("module") or params.get("path") or ""
     values = _Blank(
-        {"by": session.stop_requested_by, "exit_status": session.exit_status, **dict(session.end_params)}
+        {"by": session.stop_requested_by, "exit_status": session.exit_status, **params, "subject": subject}
     )
     return found[0] % values, found[1] % values
 
@@ -156,11 +167,33 @@ def _end_sentences() -> dict[str, tuple[str, str]]:
         ),
         "ended.exit": (_("It ended with the status %(exit_status)s."), see_log),
         "ended.module_missing": (
-            _("The module “%(module)s” does not exist on the cluster."),
+            _("The module “%(subject)s” does not exist on the cluster."),
             _("Choose another environment and launch again."),
         ),
+        "ended.module_command_missing": (
+            _("The computer it ran on has no environment modules."),
+            _("Choose the site's default environment, or tell the administrators."),
+        ),
+        "ended.not_started": (
+            _("The cluster could not start it."),
+            _("Launch again. If it happens again, ask the administrators."),
+        ),
+        "ended.preempted": (_("The cluster needed its place for somebody else."), _("Launch again.")),
+        "ended.cpu_time": (
+            _("The computing time that the cluster allows for one session was used up."),
+            _("Launch again with fewer cores or for a shorter time."),
+        ),
+        "ended.killed": (_("It was killed on the computer it ran on (signal %(signal)s)."), see_log),
+        "ended.files_missing": (
+            _("The computer it ran on cannot read your home folder."),
+            _("Tell the administrators: the session's folder was not readable there."),
+        ),
+        "ended.config_failed": (
+            _("Jupyter refused the portal's settings and did not start."),
+            _("Choose another environment. The log says more."),
+        ),
         "ended.environment_missing": (
-            _("The environment “%(path)s” was not found."),
+            _("The environment “%(subject)s” was not found."),
             _("Check its path and launch again."),
         ),
         "ended.image_missing": (_("The container image was not found."), _("Choose another image and launch again.")),

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import structlog
 
+from launcher import joblog
 from launcher.clusters import Cluster
 from launcher.jobscript import LOG_NAME, SECRET_NAME
 from launcher.models import InteractiveSession
 from launcher.parts import hands
 from launcher.schedulers.base import JobStatus
-from launcher.schedulers.endings import ending
+from launcher.schedulers.endings import Ending, ending
 from launcher.ssh.errors import SSHError
 from launcher.states import EndReason
 
@@ -45,8 +46,21 @@ async def find_ending(cluster: Cluster, session: InteractiveSession, status: Job
         except SSHError as error:
             log.info("log_not_read", session=session.id, code=error.code, detail=error.detail)
     stopped_by = EndReason(session.stop_reason) if session.stop_reason else None
-    found = ending(status, tail, stopped_by=stopped_by, stop_code=session.end_code)
+    found = (None if stopped_by else said_by_script(status, tail)) or ending(
+        status, tail, stopped_by=stopped_by, stop_code=session.end_code
+    )
     return EndingFound(found.reason, found.code, found.params, status.comment if status else "", tail)
+
+
+def said_by_script(status: JobStatus | None, tail: str) -> Ending | None:
+    """The script's own word for why it gave up, where the exit status agrees or is not known."""
+    exit_status = status.exit_status if status else None
+    if exit_status in (None, 0) and joblog.stopped_when_idle(tail):
+        return Ending(EndReason.IDLE, "ended.idle")
+    said = joblog.failure(tail)
+    if said is None or exit_status not in (None, joblog.ExitCode[said.word.upper()]):
+        return None
+    return Ending(EndReason.FAILED, f"ended.{said.word}", {"subject": said.subject[:200]})
 
 
 async def _tail(files: object, path: str) -> str:
