@@ -27,7 +27,8 @@ api = PortalAPI(
     version="1",
     description=(
         "Launch, watch and stop interactive sessions. Sign in with a browser, or send a personal token that "
-        "you made on your profile page: `Authorization: Bearer fbp_…`. Every refusal has the shape of `Problem`."
+        "you made on your profile page: `Authorization: Bearer fbp_…`. "
+        "Every refusal has the shape of `Problem`."
     ),
     urls_namespace="api",
     auth=[TokenAuth(), BrowserAuth()],
