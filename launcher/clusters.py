@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from portal.errors import FootbridgeError
 
-_MEMORY = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?\s*$", re.IGNORECASE)
+_MEMORY = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})\s*(?:([kmgt])(?:i?b)?)?\s*", re.IGNORECASE)
 _MIB_PER_UNIT = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
 
 
@@ -30,20 +30,39 @@ def memory_mib(text: str) -> int:
 
     Raises ValueError with a sentence for people.
     """
-    match = _MEMORY.match(text)
+    match = _MEMORY.fullmatch(text)
     if not match:
         raise ValueError(f"“{text[:40]}” is not an amount of memory; write for example 4gb or 512mb")
-    return round(float(match[1]) * _MIB_PER_UNIT[match[2].lower() or "g"])
+    return round(float(match[1]) * _MIB_PER_UNIT[(match[2] or "g").lower()])
 
 
 def _host_and_port(text: str) -> str:
-    if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?", text):
+    match = re.fullmatch(r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9][A-Za-z0-9._-]*)(?::([0-9]{1,5}))?", text)
+    if not match or not 1 <= int(match[1] or 22) <= 65535:
         raise ValueError("write a host name or address, with :port if it is not 22")
     return text
 
 
+def _matches(pattern: str, expected: str) -> AfterValidator:
+    """The whole text must match; a newline or an option in a name would end up in a script or a command."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"“{text[:40]}” is no {expected}")
+        return text
+
+    return AfterValidator(check)
+
+
 HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
-Memory = Annotated[int, Field(ge=1)]
+AbsolutePath = Annotated[str, _matches(r"/[^\x00-\x1f\x7f]*", "absolute path")]
+BelowHome = Annotated[
+    str,
+    _matches(r"(?!(?:.*/)?\.{1,2}(?:/|$))[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*", "folder below the home folder"),
+]
+ModuleName = Annotated[str, _matches(r"[A-Za-z0-9][A-Za-z0-9._+/-]{0,127}", "name of a module")]
+AccountName = Annotated[str, _matches(r"([A-Za-z0-9_][A-Za-z0-9._-]{0,63})?", "name of an account")]
+ListenAddress = Annotated[str, _matches(r"[0-9A-Fa-f.:]*", "address; leave it empty for every interface")]
 
 
 class _Strict(BaseModel):
@@ -53,7 +72,7 @@ class _Strict(BaseModel):
 class QueueLimits(_Strict):
     """A queue that people may choose, with the limits the form shows and the server enforces."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     label: str = ""
     max_cores: int = Field(default=64, ge=1, le=100_000)
     max_memory_mib: int = Field(default=256 * 1024, ge=1, alias="max_memory")
@@ -63,7 +82,9 @@ class QueueLimits(_Strict):
     @field_validator("max_memory_mib", mode="before")
     @classmethod
     def _memory(cls, value: object) -> object:
-        return memory_mib(value) if isinstance(value, str) else value
+        """Text or a plain number of gibibytes, as on the form."""
+        is_amount = isinstance(value, str | int | float) and not isinstance(value, bool)
+        return memory_mib(str(value)) if is_amount else value
 
 
 class Cluster(_Strict):
@@ -74,22 +95,30 @@ class Cluster(_Strict):
     scheduler: Literal["pbs", "torque", "slurm"] = "pbs"
     login_hosts: tuple[HostAndPort, ...] = Field(min_length=1)
     host_keys: tuple[str, ...] = Field(min_length=1)  # "ssh-ed25519 AAAA…": the keys the login hosts may show
-    commands_folder: str = ""  # where qsub and friends live on the login host, for example /opt/pbs/bin
+    commands_folder: Literal[""] | AbsolutePath = ""  # where qsub and friends live on the login host, for example /opt/pbs/bin
     credential: Literal["certificate"] = "certificate"
     reach: Literal["ssh"] = "ssh"
-    listen_address: str = ""  # what the server in the job binds to; empty: every interface of the execution host
-    sessions_folder: str = ".footbridge/sessions"  # below the user's home
+    listen_address: ListenAddress = ""  # what the server in the job binds to; empty: every interface of the execution host
+    sessions_folder: BelowHome = ".footbridge/sessions"  # below the user's home
     queues: tuple[QueueLimits, ...] = Field(min_length=1)
-    account: str = ""
-    modules: tuple[str, ...] = ()  # environments offered by name, for example anaconda/5.3.0
-    image_folders: tuple[str, ...] = ()  # container images are offered from here
-    operator: str = ""  # an account whose status command sees every user's jobs; empty: each user asks for their own
+    account: AccountName = ""  # charged for the jobs, where the scheduler wants to know
+    modules: tuple[ModuleName, ...] = ()  # environments offered by name, for example anaconda/5.3.0
+    image_folders: tuple[AbsolutePath, ...] = ()  # container images are offered from here
+    operator: AccountName = ""  # an account whose status command sees every user's jobs; empty: each user asks for their own
     command_timeout_seconds: float = Field(default=20, gt=0, le=600)
     connect_timeout_seconds: float = Field(default=10, gt=0, le=120)
     poll_fast_seconds: float = Field(default=3, ge=1, le=300)  # while something is about to change
     poll_slow_seconds: float = Field(default=30, ge=1, le=3600)  # while all is quiet
-    start_timeout_seconds: float = Field(default=300, gt=0)  # from running to the server's first answer
+    start_timeout_seconds: float = Field(default=300, gt=0, le=24 * 3600)  # from running to the server's first answer
     is_demonstration: bool = False
+
+    @field_validator("queues")
+    @classmethod
+    def _each_queue_once(cls, queues: tuple[QueueLimits, ...]) -> tuple[QueueLimits, ...]:
+        names = [queue.name for queue in queues]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"more than one queue is called {', '.join(twice)}")
+        return queues
 
     def queue(self, name: str) -> QueueLimits | None:
         """The queue called ``name``."""
@@ -108,6 +137,11 @@ def parse_clusters(text: str) -> dict[str, Cluster]:
     clusters: dict[str, Cluster] = {}
     mistakes: list[str] = []
     for cluster_id, entry in entries.items():
+        if not isinstance(entry, dict):
+            mistakes.append(f"clusters.{cluster_id}: must be a table")
+            continue
+        if "id" in entry:
+            mistakes.append(f"clusters.{cluster_id}.id: the id is the name of the table; leave the key out")
         try:
             clusters[cluster_id] = Cluster.model_validate({**entry, "id": cluster_id})
         except ValidationError as error:
@@ -115,8 +149,6 @@ def parse_clusters(text: str) -> dict[str, Cluster]:
                 f"clusters.{cluster_id}.{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
                 for item in error.errors()
             ]
-        except TypeError:
-            mistakes.append(f"clusters.{cluster_id}: must be a table")
     if mistakes:
         raise ClustersError("\n".join(mistakes))
     return clusters
@@ -128,4 +160,6 @@ def load_clusters(path: Path) -> dict[str, Cluster]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ClustersError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ClustersError(f"{path}: not UTF-8") from error
     return parse_clusters(text)

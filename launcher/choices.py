@@ -1,0 +1,381 @@
+"""The values a launch consists of, checked once for the form and the API alike. Pure.
+
+Raw values are whatever a browser or a program sent. Every mistake becomes a field, a code and parameters; the sentence
+that people read is made elsewhere, in their language. What passes is a ``LaunchChoices`` that can be trusted: numbers
+inside the limits of app and queue, texts without control characters, names that the clusters file knows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from launcher.appfile import App
+from launcher.clusters import Cluster, QueueLimits, memory_mib
+from portal.errors import FootbridgeError
+
+MAX_TITLE = 80
+MAX_PATH = 1024
+SMALLEST = {"cores": 1.0, "memory": 256.0, "hours": 0.05, "gpus": 0.0}
+"""Least values where the app names none. Memory in mebibytes: Jupyter does not start with less."""
+
+COMPANIONS = {"environment": "environment_path", "image": "image_path"}
+"""A second raw key of a field: the typed path beside a list. Counts when the list says ``path``, or nothing."""
+
+_NUMBER = re.compile(r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})", re.ASCII)
+_BEYOND = 1e12  # larger than every limit; keeps huge input finite
+_BIDI_OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+EnvironmentKind = Literal["default", "module", "path"]
+T = TypeVar("T")
+
+_SITE_DEFAULT: tuple[EnvironmentKind, str] = ("default", "")
+_ANY_QUEUE = QueueLimits(name="any", max_cores=100_000, max_memory="100000tb", max_hours=24 * 366, max_gpus=1024)
+"""Stands in for a queue that does not exist, so that one wrong name does not make all other values wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong with one field. ``field`` is the raw key; ``code`` and ``params`` make the sentence."""
+
+    field: str
+    code: str
+    params: Mapping[str, object] = field(default_factory=dict)
+
+
+class ChoicesRefused(FootbridgeError):
+    """Some values cannot be granted; ``mistakes`` holds one entry for each field that is wrong."""
+
+    code = "launch.invalid"
+
+    def __init__(self, mistakes: tuple[Mistake, ...]) -> None:
+        super().__init__(", ".join(f"{mistake.field}: {mistake.code}" for mistake in mistakes))
+        self.mistakes = mistakes
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchChoices:
+    """What a user asked for, checked."""
+
+    cores: int
+    memory_mib: int
+    walltime_seconds: int
+    gpus: int = 0
+    queue: str = ""
+    environment_kind: EnvironmentKind = "default"
+    environment_value: str = ""  # a module's name, or a path: absolute or beginning with ~/
+    image: str = ""  # absolute path
+    folder: str = ""  # absolute, or relative to the home folder; empty: the home folder
+    title: str = ""
+
+    def as_dict(self) -> dict[str, object]:
+        """For a JSON column."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, object]) -> LaunchChoices:
+        """What ``as_dict`` gave. Keys of another release are left out. Raises ValueError on values of a wrong type."""
+        known = {entry.name for entry in dataclasses.fields(cls)}
+        try:
+            return _ADAPTER.validate_python({key: value for key, value in data.items() if key in known}, strict=True)
+        except ValidationError as error:
+            raise ValueError(f"no launch choices: {error.error_count()} values are wrong") from error
+
+
+_ADAPTER = TypeAdapter(LaunchChoices)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be asked for in one queue: the app's limits and the queue's, whichever is tighter."""
+
+    min_cores: int
+    max_cores: int
+    min_memory_mib: int
+    max_memory_mib: int
+    min_hours: float
+    max_hours: float
+    min_gpus: int
+    max_gpus: int
+
+
+def limits(app: App, queue: QueueLimits) -> Limits:
+    """The limits of ``app`` in ``queue``, for the form to show and ``check_choices`` to enforce."""
+
+    def least(kind: str) -> float:
+        entry = app.field(kind)
+        return SMALLEST[kind] if entry is None or entry.min is None else entry.min
+
+    def most(kind: str, of_queue: float) -> float:
+        entry = app.field(kind)
+        return of_queue if entry is None or entry.max is None else min(entry.max, of_queue)
+
+    return Limits(
+        min_cores=max(1, math.ceil(least("cores"))),
+        max_cores=math.floor(most("cores", queue.max_cores)),
+        min_memory_mib=max(1, math.ceil(least("memory"))),
+        max_memory_mib=math.floor(most("memory", queue.max_memory_mib)),
+        min_hours=least("hours"),
+        max_hours=most("hours", queue.max_hours),
+        min_gpus=math.ceil(least("gpus")),
+        max_gpus=math.floor(most("gpus", queue.max_gpus)) if app.field("gpus") else 0,
+    )
+
+
+def default_choices(app: App, cluster: Cluster) -> dict[str, object]:
+    """Raw values to begin a form with: the app's defaults, lowered to what the cluster's first queue allows."""
+    queue = cluster.queues[0]
+    bounds = limits(app, queue)
+    values: dict[str, object] = {}
+    for entry in app.fields:
+        values[entry.kind] = entry.default
+    values["cores"] = min(int(_default(app, "cores")), bounds.max_cores)
+    values["hours"] = _tidy(min(_default(app, "hours"), bounds.max_hours))
+    if _default(app, "memory") > bounds.max_memory_mib:
+        values["memory"] = f"{bounds.max_memory_mib} MiB"
+    if "gpus" in values:
+        values["gpus"] = min(int(_default(app, "gpus")), bounds.max_gpus)
+    if "queue" in values and cluster.queue(str(values["queue"])) is None:
+        values["queue"] = queue.name
+    if "environment" in values and not _is_offered(str(values["environment"]), cluster):
+        values["environment"] = "default"
+    return values
+
+
+def check_choices(app: App, cluster: Cluster, raw: Mapping[str, object]) -> LaunchChoices:
+    """Checked values for launching ``app`` on ``cluster``. A key that is absent (or None) takes its default.
+
+    ``environment`` is ``default``, ``module:<name>``, ``path:<path>``, or ``path`` with the path in
+    ``environment_path``; a plain path or the plain name of an offered module will do. ``image`` is an absolute path,
+    or comes from ``image_path``. ``memory`` is text such as ``4 GB``; a plain number means gibibytes. Raises
+    ChoicesRefused, and nothing else, whatever ``raw`` holds.
+    """
+    if not isinstance(raw, Mapping):
+        raise ChoicesRefused((Mistake("", "choices.not_an_object"),))
+    return _Check(app, cluster, raw).run()
+
+
+class _Wrong(Exception):
+    """One value is wrong."""
+
+    def __init__(self, code: str, **params: object) -> None:
+        super().__init__(code)
+        self.code = code
+        self.params = params
+
+
+class _Check:
+    """One run of ``check_choices``: gathers the mistakes of all fields."""
+
+    def __init__(self, app: App, cluster: Cluster, raw: Mapping[str, object]) -> None:
+        self.app, self.cluster = app, cluster
+        self.raw = {key: value for key, value in raw.items() if value is not None}
+        self.defaults = default_choices(app, cluster)
+        self.mistakes: list[Mistake] = []
+
+    def run(self) -> LaunchChoices:
+        kinds: set[str] = {entry.kind for entry in self.app.fields}
+        allowed = kinds | {companion for kind, companion in COMPANIONS.items() if kind in kinds}
+        for key in self.raw:
+            if key not in allowed:
+                self.mistakes.append(Mistake(str(key)[:64], "choices.unknown_field"))
+        queue = self._value("queue", self._queue, _ANY_QUEUE)
+        bounds = limits(self.app, queue)
+        environment = self._value("environment", self._environment, _SITE_DEFAULT)
+        choices = LaunchChoices(
+            cores=self._value("cores", lambda raw: _cores(raw, bounds), 1),
+            memory_mib=self._value("memory", lambda raw: _memory(raw, bounds), 1),
+            walltime_seconds=self._value("hours", lambda raw: _walltime(raw, bounds, queue), 1),
+            gpus=self._value("gpus", lambda raw: _gpus(raw, bounds, queue), 0),
+            queue=queue.name,
+            environment_kind=environment[0],
+            environment_value=environment[1],
+            image=self._value("image", self._image, ""),
+            folder=self._value("folder", _folder, ""),
+            title=self._value("title", lambda raw: _text("title", raw, MAX_TITLE), ""),
+        )
+        if self.mistakes:
+            raise ChoicesRefused(tuple(self.mistakes))
+        return choices
+
+    def _value(self, kind: str, check: Callable[[object], T], otherwise: T) -> T:
+        """The checked value of a field; ``otherwise`` after a mistake, which is noted."""
+        if kind == "queue" and self.app.field(kind) is None:
+            return check("")
+        if self.app.field(kind) is None:
+            return otherwise
+        try:
+            return check(self.raw[kind] if kind in self.raw else self.defaults[kind])
+        except _Wrong as wrong:
+            self.mistakes.append(Mistake(kind, f"{kind}.{wrong.code}", wrong.params))
+            return otherwise
+
+    def _queue(self, raw: object) -> QueueLimits:
+        name = _text("queue", raw, 64)
+        queue = self.cluster.queue(name) if name else self.cluster.queues[0]
+        if queue is None:
+            raise _Wrong("unknown")
+        return queue
+
+    def _environment(self, raw: object) -> tuple[EnvironmentKind, str]:
+        text = _text("environment", raw, MAX_PATH + len("module:"))
+        word, _, rest = text.partition(":")
+        if text == "path":
+            path = self._companion("environment")
+            if not path:
+                raise _Wrong("path_required")
+            return "path", _environment_path(path)
+        if word == "path" or text.startswith(("/", "~")):
+            return "path", _environment_path(rest if word == "path" else text)
+        name = rest if word == "module" else text
+        if word == "module" or name in self.cluster.modules:
+            if name not in self.cluster.modules:
+                raise _Wrong("unknown_module", value=name[:80])
+            return "module", name
+        if text in ("", "default"):
+            path = self._companion("environment") if text == "" else ""
+            return ("path", _environment_path(path)) if path else _SITE_DEFAULT
+        raise _Wrong("unknown_module", value=text[:80])
+
+    def _image(self, raw: object) -> str:
+        text = _text("image", raw, MAX_PATH)
+        path = self._companion("image") if text in ("", "path") else text
+        if not path:
+            raise _Wrong("required")
+        if not path.startswith("/"):
+            raise _Wrong("not_absolute")
+        return path
+
+    def _companion(self, kind: str) -> str:
+        raw = self.raw.get(COMPANIONS[kind])
+        return "" if raw is None else _text(kind, raw, MAX_PATH)
+
+
+def _text(kind: str, raw: object, max_length: int) -> str:
+    """One line of text without white space around it. Quotes, emoji and every script are welcome."""
+    if not isinstance(raw, str):
+        raise _Wrong("not_text")
+    text = raw.strip(" \t")
+    if kind != "title":
+        text = text.strip()
+    for character in text:
+        # Cc: control characters; Zl, Zp: line and paragraph ends; Cs: half a character, which no database takes.
+        if unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs") or character in _BIDI_OVERRIDES:
+            raise _Wrong("control_characters")
+    if len(text) > max_length:
+        raise _Wrong("too_long", max=max_length)
+    return text
+
+
+def _environment_path(path: str) -> str:
+    if not path.startswith(("/", "~/")):
+        raise _Wrong("not_absolute")
+    if len(path) > MAX_PATH:
+        raise _Wrong("too_long", max=MAX_PATH)
+    return path
+
+
+def _folder(raw: object) -> str:
+    """A folder; ``~/data`` and ``data`` are the same, ``~`` and nothing are the home folder."""
+    text = _text("folder", raw, MAX_PATH)
+    if text == "~":
+        return ""
+    return text.removeprefix("~/").lstrip("/") if text.startswith("~/") else text
+
+
+def _number(raw: object) -> float:
+    """A finite number from a number or from text. True and false are no numbers."""
+    if isinstance(raw, str):
+        text = raw.strip()
+        if not text:
+            raise _Wrong("required")
+        if not _NUMBER.fullmatch(text):
+            raise _Wrong("not_a_number")
+        number = float(text)
+    elif isinstance(raw, int | float) and not isinstance(raw, bool):
+        if isinstance(raw, float) and not math.isfinite(raw):
+            raise _Wrong("not_a_number")
+        number = float(max(-_BEYOND, min(_BEYOND, raw)))
+    else:
+        raise _Wrong("not_a_number")
+    return max(-_BEYOND, min(_BEYOND, number))
+
+
+def _whole(raw: object) -> int:
+    number = _number(raw)
+    if number != int(number):
+        raise _Wrong("not_whole")
+    return int(number)
+
+
+def _cores(raw: object, bounds: Limits) -> int:
+    cores = _whole(raw)
+    if cores < bounds.min_cores:
+        raise _Wrong("too_few", min=bounds.min_cores)
+    if cores > bounds.max_cores:
+        raise _Wrong("too_many", max=bounds.max_cores)
+    return cores
+
+
+def _memory(raw: object, bounds: Limits) -> int:
+    if isinstance(raw, str) and raw.strip():
+        try:
+            amount = memory_mib(raw)
+        except ValueError:
+            raise _Wrong("not_an_amount") from None
+    else:
+        try:
+            amount = round(_number(raw) * 1024)
+        except _Wrong as wrong:
+            raise _Wrong("required" if wrong.code == "required" else "not_an_amount") from None
+    if amount < bounds.min_memory_mib:
+        raise _Wrong("too_little", min=bounds.min_memory_mib)
+    if amount > bounds.max_memory_mib:
+        raise _Wrong("too_much", max=bounds.max_memory_mib)
+    return amount
+
+
+def _walltime(raw: object, bounds: Limits, queue: QueueLimits) -> int:
+    """Seconds from hours."""
+    hours = _number(raw)
+    if hours < bounds.min_hours:
+        raise _Wrong("too_few", min=_tidy(bounds.min_hours))
+    if hours > queue.max_hours:
+        raise _Wrong("over_queue_limit", max=_tidy(bounds.max_hours), queue=queue.label or queue.name)
+    if hours > bounds.max_hours:
+        raise _Wrong("too_many", max=_tidy(bounds.max_hours))
+    return max(1, round(hours * 3600))
+
+
+def _gpus(raw: object, bounds: Limits, queue: QueueLimits) -> int:
+    gpus = _whole(raw)
+    if gpus < bounds.min_gpus:
+        raise _Wrong("too_few", min=bounds.min_gpus)
+    if gpus > bounds.max_gpus:
+        if queue.max_gpus == 0:
+            raise _Wrong("none", queue=queue.label or queue.name)
+        raise _Wrong("too_many", max=bounds.max_gpus)
+    return gpus
+
+
+def _default(app: App, kind: str) -> float:
+    entry = app.field(kind)
+    return 0.0 if entry is None else entry.default_number
+
+
+def _is_offered(environment: str, cluster: Cluster) -> bool:
+    """Whether a default environment exists on this cluster."""
+    word, _, name = environment.partition(":")
+    return word != "module" or name in cluster.modules
+
+
+def _tidy(number: float) -> int | float:
+    """24 rather than 24.0, for people."""
+    return int(number) if number == int(number) else number

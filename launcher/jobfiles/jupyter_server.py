@@ -1,0 +1,331 @@
+"""Configuration of the Jupyter server inside a job: ``jupyter-lab --config=<session folder>/server_config.py``.
+
+The portal puts this file into the session folder, unchanged, beside ``settings.json`` and ``secret``. It runs inside
+the user's own Jupyter, whatever its age: notebook 5 and 6, jupyter_server 1 and 2, Python 3.5 and later. So it keeps to
+the syntax and the names that all of them have, and looks at what is there. It is never imported by the portal.
+
+Passed with --config it takes the place of a user's jupyter_server_config.py (jupyter_notebook_config.py), and what it
+sets wins over the user's jupyter_config.py and jupyter_lab_config.py, which are still read.
+"""
+# ruff: noqa: UP  # the syntax of Python 3.5 is wanted here
+# mypy: ignore-errors  # written for libraries that this checkout does not have, without annotations for old Pythons
+
+import hmac
+import io
+import json
+import os
+import pwd
+import signal
+import socket
+import sys
+import tempfile
+import traceback
+
+EXIT_TOO_OLD = 76
+EXIT_CONFIG_FAILED = 78
+LONGEST_SOCKET_PATH = 100  # Linux takes 107 bytes; "-ipc-5" and the like come at the end
+
+
+def give_up(status, word, sentence):
+    """Say why, for people and for the portal, and end the job. A server without this configuration must not run."""
+    sys.stdout.write("%s\nfootbridge: failed=%s subject=\n" % (sentence, word))
+    sys.stdout.flush()
+    sys.exit(status)
+
+
+def read(name):
+    """The text of a file in the session folder."""
+    with io.open(os.path.join(FOLDER, name), encoding="utf-8") as file:
+        return file.read().strip()
+
+
+def running_app():
+    """The application that reads this file: ServerApp, or NotebookApp of the classic notebook (or None)."""
+    from traitlets.config.application import Application
+
+    return Application.instance() if Application.initialized() else None
+
+
+def is_classic(app):
+    """Whether ``app`` is the classic notebook server, up to release 6, or something built on it."""
+    return any(
+        kind.__name__ == "NotebookApp" and kind.__module__ == "notebook.notebookapp" for kind in type(app).__mro__
+    )
+
+
+def describe(app):
+    """Name and version of the server, and how it takes our secret."""
+    if is_classic(app):
+        import notebook
+
+        version, name = notebook.__version__, "notebook"
+        if int(version.split(".")[0]) < 5:
+            give_up(EXIT_TOO_OLD, "jupyter_too_old", "notebook %s is too old; release 5 is needed." % version)
+        return "%s %s" % (name, version), "token"
+    import jupyter_server
+
+    version = jupyter_server.__version__
+    return "jupyter_server %s" % version, "identity" if int(version.split(".")[0]) >= 2 else "token"
+
+
+def set_common(section):
+    """Settings that NotebookApp and ServerApp have in common."""
+    section.ip = SETTINGS["listen_address"]
+    section.port = 0  # see use_free_port
+    section.port_retries = 0
+    section.base_url = SETTINGS["base_url"]
+    section.open_browser = False
+    section.quit_button = False  # the portal's Stop ends the job, and says what it does
+    section.allow_remote_access = True  # the browser asks for the portal's name, not for this computer's
+    section.trust_xheaders = True  # the portal says who asks, and whether it was by https
+    section.shutdown_no_activity_timeout = SETTINGS["idle_stop_seconds"]
+    # What a user's own settings could say that would lock the portal out, or let others in:
+    section.certfile = section.keyfile = section.client_ca = ""
+    section.password = ""
+    section.allow_password_change = False
+    section.disable_check_xsrf = False
+    section.allow_origin = section.allow_origin_pat = ""
+    section.allow_credentials = False
+
+
+def set_idle_rule(config):
+    """End kernels and terminals that nobody has used for long, so that the server may end itself.
+
+    A kernel with a page open at it stays: while pages are open the portal is there, and its own rule holds.
+    """
+    seconds = SETTINGS["idle_stop_seconds"]
+    if seconds:
+        config.MappingKernelManager.cull_idle_timeout = seconds
+        config.MappingKernelManager.cull_interval = max(1, min(60, seconds // 4))
+        config.MappingKernelManager.cull_connected = False
+        config.MappingKernelManager.cull_busy = False
+        config.TerminalManager.cull_inactive_timeout = seconds
+
+
+def identity_provider():
+    """The class by which jupyter_server 2 recognises requests that came through the portal."""
+    from jupyter_server.auth import IdentityProvider, User
+
+    account = os.environ.get("USER") or os.environ.get("LOGNAME") or "user"
+    try:
+        full_name = pwd.getpwnam(account).pw_gecos.split(",")[0].strip()
+    except KeyError:
+        full_name = ""  # a container may not know the account
+    secret = SECRET.encode("ascii")
+    header = SETTINGS["secret_header"]
+
+    class PortalIdentity(IdentityProvider):
+        """A request with the session's secret is the owner's; there is no other way in, and no cookie for it.
+
+        The secret is no Jupyter token: pages do not show it, and checks against cross-site requests stay on.
+        """
+
+        def get_user(self, handler):
+            """The owner of the session, or None."""
+            given = handler.request.headers.get(header, "").encode("utf-8", "replace")
+            if not hmac.compare_digest(given, secret):
+                return None
+            return User(username=account, name=full_name or account, display_name=full_name or account)
+
+        def is_token_authenticated(self, handler):
+            """Never, so that Jupyter goes on checking where a request comes from."""
+            return False
+
+        @property
+        def login_available(self):
+            """There is nothing to log in to."""
+            return False
+
+        @property
+        def logout_available(self):
+            """And nothing to log out of."""
+            return False
+
+    return PortalIdentity
+
+
+def use_free_port(app, server, flavor):
+    """Let the kernel choose the port when the server binds it, and tell the portal once the server runs.
+
+    jupyter_server 2 looks for a free port first, closes it and binds it later: in between another may take it. Others
+    bind port 0 but go on saying 0. Here the port is chosen and bound in one step, and read from the socket.
+    """
+    from tornado.httpserver import HTTPServer
+    from tornado.ioloop import IOLoop
+    from tornado.netutil import bind_sockets
+    from tornado.tcpserver import TCPServer
+
+    listen, add_sockets = TCPServer.listen, TCPServer.add_sockets
+    bound = []
+
+    def is_jupyter(tcp_server):
+        """Extensions may open servers of their own: those are none of our business."""
+        callback = getattr(tcp_server, "request_callback", None)
+        return isinstance(tcp_server, HTTPServer) and callback is getattr(app, "web_app", app)
+
+    def bind_now():
+        """In place of the search for a free port: bind one, and keep it."""
+        bound.extend(bind_sockets(0, app.ip))
+        app.port = bound[0].getsockname()[1]
+
+    def listen_anywhere(self, port, *args, **kwargs):
+        if not is_jupyter(self):
+            return listen(self, port, *args, **kwargs)
+        return self.add_sockets(bound) if bound else listen(self, 0, *args, **kwargs)
+
+    def add_and_tell(self, sockets):
+        sockets = list(sockets)
+        result = add_sockets(self, sockets)
+        ports = [s.getsockname()[1] for s in sockets if s.family in (socket.AF_INET, socket.AF_INET6)]
+        if ports and is_jupyter(self):
+            IOLoop.current().add_callback(tell_portal, app, ports[0], server, flavor)
+        return result
+
+    TCPServer.listen, TCPServer.add_sockets = listen_anywhere, add_and_tell
+    if hasattr(app, "_find_http_port"):
+        app._find_http_port = bind_now
+
+
+def tell_portal(app, port, server, flavor):
+    """Write the connection file, complete or not at all. Called when the server's loop runs."""
+    app.port = port
+    try:
+        app.write_server_info_file()  # "jupyter server list" in a terminal shows the true port
+    except Exception:
+        traceback.print_exc()
+    connection = {
+        "version": 1,
+        "session": SETTINGS["session"],
+        "host": os.environ.get("FOOTBRIDGE_HOST") or socket.gethostname(),
+        "port": port,
+        "base_url": app.base_url,
+        "flavor": flavor,
+        "pid": os.getpid(),
+        "server": server,
+    }
+    try:
+        handle, path = tempfile.mkstemp(prefix=".connection.", dir=FOLDER)  # mode 0600
+        with os.fdopen(handle, "w") as file:
+            json.dump(connection, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(path, os.path.join(FOLDER, SETTINGS["connection_name"]))
+    except (OSError, IOError):
+        traceback.print_exc()
+        give_up(EXIT_CONFIG_FAILED, "config_failed", "The connection file could not be written.")
+    mark("step=listening")
+
+
+def mark(text):
+    """A line for the portal."""
+    import time
+
+    at = " at=%d" % time.time() if text.startswith("step=") else ""
+    sys.stdout.write("footbridge: %s%s\n" % (text, at))
+    sys.stdout.flush()
+
+
+def answer_at_once():
+    """No Nagle on WebSockets: small messages of a kernel would otherwise wait 40 ms for the other side's ACK."""
+    from tornado.http1connection import HTTP1Connection
+
+    detach = HTTP1Connection.detach
+
+    def detach_without_delay(self):
+        stream = detach(self)
+        stream.set_nodelay(True)
+        return stream
+
+    HTTP1Connection.detach = detach_without_delay
+
+
+def talk_through_sockets():
+    """Give Python kernels Unix sockets in the job's private folder instead of TCP ports.
+
+    On a shared computer anybody could read along on a port: what a kernel prints is signed but not encrypted. Only for
+    kernels that this Python starts with ipykernel: those for R and Julia cannot, others may run somewhere else.
+    """
+    from jupyter_client.manager import KernelManager
+
+    init = KernelManager.__init__
+
+    def init_with_sockets(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        try:
+            argv = list(self.kernel_spec.argv)
+            is_ours = os.path.basename(argv[0]).startswith("python") and "ipykernel_launcher" in argv
+            path = os.path.abspath(self.connection_file)
+            if is_ours and self.transport == "tcp" and len(path.encode("utf-8")) < LONGEST_SOCKET_PATH:
+                self.transport = "ipc"
+        except Exception:
+            self.transport = "tcp"
+
+    KernelManager.__init__ = init_with_sockets
+
+
+def tell_when_idle(app):
+    """Leave a mark in the log when the server ends itself because nobody uses it."""
+    check, stop = app.shutdown_no_activity, app.stop
+    checking = []
+
+    def check_and_remember():
+        checking.append(True)
+        try:
+            return check()
+        finally:
+            checking.pop()
+
+    def stop_and_tell(*args, **kwargs):
+        if checking:
+            mark("ended=idle")
+        return stop(*args, **kwargs)
+
+    app.shutdown_no_activity, app.stop = check_and_remember, stop_and_tell
+
+
+def interrupts_work():
+    """A shell starts background processes with SIGINT ignored; kernels and terminals would inherit that."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def configure(config, app):
+    """Apply all of the above to ``app``, and to ``config``."""
+    server, flavor = describe(app)
+    section = config.NotebookApp if is_classic(app) else config.ServerApp
+    set_common(section)
+    set_idle_rule(config)
+    if is_classic(app):
+        section.notebook_dir = os.getcwd()
+    else:
+        section.root_dir = os.getcwd()
+    if flavor == "identity":
+        provider = identity_provider()
+        section.identity_provider_class = provider
+        config.IdentityProvider.token = ""
+        config.PortalIdentity.token = ""
+        section.sock = ""
+    else:
+        section.token = SECRET
+    config.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"  # compute nodes have no way out
+    config.LabApp.news_url = None
+    use_free_port(app, server, flavor)
+    answer_at_once()
+    talk_through_sockets()
+    tell_when_idle(app)
+    interrupts_work()
+
+
+try:
+    FOLDER = os.path.dirname(os.path.abspath(__file__))
+    SETTINGS = json.loads(read("settings.json"))
+    SECRET = read(SETTINGS["secret_name"])
+    if len(SECRET) < 32:
+        raise ValueError("the secret is too short")
+    _app = running_app()
+    if _app is None:
+        raise RuntimeError("not read by a Jupyter server")
+    configure(get_config(), _app)  # noqa: F821  # traitlets gives get_config to every configuration file
+except Exception:
+    traceback.print_exc(file=sys.stdout)
+    give_up(EXIT_CONFIG_FAILED, "config_failed", "The server's configuration could not be applied.")
