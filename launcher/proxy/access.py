@@ -79,6 +79,9 @@ class AccessCache:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def cached(self, label: str, cookie_value: str) -> Access | None:
         """The answer if it is known and fresh. Never waits."""
         key = (label, cookie_value)

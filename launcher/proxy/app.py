@@ -208,7 +208,7 @@ class Proxy:
 
     async def _enter(self, visit: Visit) -> Page:
         """Exchange a one-time code for the cookie of this address."""
-        query = dict(parse_qsl(visit.query.decode("latin-1")[:8192], max_num_fields=8))
+        query = dict(parse_qsl(visit.query.decode("latin-1")[:8192]))
         code = query.get("code", "")
         grant = None
         if _CODE.fullmatch(code):
@@ -321,4 +321,4 @@ def safe_next(value: str) -> str:
         or len(value) > 2048
     ):
         return "/"
-    return quote(value, safe="/%:@!$&'()*+,;=?-._~", encoding="latin-1")
+    return quote(value, safe="/%:@!$&'()*+,;=?-._~")

@@ -192,6 +192,7 @@ class Portal:
     uses_uvloop: bool = False
     access: dict[tuple[str, str], Access] = field(default_factory=dict)
     lookups: int = 0
+    database_is_away: bool = False
     codes: dict[str, str] = field(default_factory=dict)  # code: cookie
     denied: list[dict[str, str]] = field(default_factory=list)
     port: int = 0
@@ -214,6 +215,8 @@ class Portal:
 
     async def look_up(self, *, label: str, cookie_value: str) -> Access:
         self.lookups += 1
+        if self.database_is_away:
+            raise OSError("no database")
         known = self.access.get((label, cookie_value))
         if known is not None:
             return known
