@@ -37,6 +37,8 @@ class Conf(BaseSettings):
     """Signs cookies. At least 32 characters, random."""
     demo: bool = False
     """Set by ``manage.py demo`` only: allows plain HTTP and says on every page that this is a demonstration."""
+    demo_cluster_port: int = Field(default=0, ge=0, le=65535)
+    """The SSH port of the cluster that ``manage.py demo`` starts. 0: a free one."""
     debug: bool = False
     """Django's debug pages. Refused outside the demo."""
     site_name: str = "Footbridge"

