@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from uvicorn.server import ServerState
@@ -26,8 +27,10 @@ from launcher.clusters import Cluster
 from launcher.proxy.access import AccessCache, Durations
 from launcher.proxy.access_types import Access, Target, Verdict
 from launcher.proxy.app import Proxy, Site
-from launcher.proxy.dial import TCPDial
+from launcher.proxy.dial import SSHDial, TCPDial
 from launcher.proxy.upstream import Dial, Limits, UpstreamPool
+from launcher.ssh.pool import Pool
+from tests.integration.ssh_server import cluster_of, credential, login_host, make_ca
 
 LABEL = "abcdefghijklmnopqrstuvwx"
 OTHER_LABEL = "xwvutsrqponmlkjihgfedcba"
@@ -187,6 +190,7 @@ class Portal:
     limits: Limits = field(default_factory=Limits)
     durations: Durations = field(default_factory=Durations)
     dial: Dial = field(default_factory=TCPDial)
+    cluster: Cluster = CLUSTER
     flavor: str = "identity"
     base_url: str = "/"
     uses_uvloop: bool = False
@@ -200,7 +204,7 @@ class Portal:
     def open_access(self, **changes: object) -> Access:
         """What alice gets."""
         target = Target(
-            cluster=CLUSTER,
+            cluster=self.cluster,
             username="alice",
             host=self.upstream.host,
             port=self.upstream.port,
@@ -450,6 +454,33 @@ async def echoing_socket(request: Request) -> None:
         if opcode == 8:
             request.writer.close()
             return
+
+
+# Ways to the upstream
+
+
+@dataclass
+class Way:
+    """How the proxy reaches the server of a test."""
+
+    name: str
+    cluster: Cluster = CLUSTER
+    make_dial: Callable[[], Dial] = TCPDial
+
+    def portal(self, upstream: Upstream, **options: Any) -> Portal:
+        """A portal that goes this way."""
+        return Portal(upstream, dial=self.make_dial(), cluster=self.cluster, **options)
+
+
+@asynccontextmanager
+async def way(name: str, folder: Path) -> AsyncIterator[Way]:
+    """``tcp``: straight. ``ssh``: by channels through a real SSH server."""
+    if name == "tcp":
+        yield Way(name)
+        return
+    ca = make_ca(folder)
+    async with login_host(folder, ca) as host:
+        yield Way(name, cluster_of(host), lambda: SSHDial(Pool(lambda cluster: credential(ca))))
 
 
 # What is left over

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -19,11 +20,13 @@ from tests.integration.proxy_peers import (
     Raw,
     Request,
     Upstream,
+    Way,
     answering,
     hello,
     read_body,
     resident_mib,
     until,
+    way,
 )
 
 pytestmark = pytest.mark.integration
@@ -37,9 +40,16 @@ async def upstream() -> AsyncIterator[Upstream]:
     await server.stop()
 
 
+@pytest.fixture(params=["tcp", "ssh"])
+async def by(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Way]:
+    """Both ways to the server: each test is run over each."""
+    async with way(request.param, tmp_path) as found:
+        yield found
+
+
 @pytest.fixture
-async def portal(upstream: Upstream) -> AsyncIterator[Portal]:
-    async with Portal(upstream, limits=Limits(head_seconds=1, connect_seconds=2)).running() as portal:
+async def portal(upstream: Upstream, by: Way) -> AsyncIterator[Portal]:
+    async with by.portal(upstream, limits=Limits(head_seconds=1, connect_seconds=2)).running() as portal:
         yield portal
 
 
@@ -80,19 +90,19 @@ async def test_the_token_parameter_alone_is_taken_out(portal: Portal) -> None:
     assert await arrives(portal, "/lab?a=%2F&token=wrong&b=+&%74oken=x&tokens=1&c") == b"/lab?a=%2F&b=+&tokens=1&c"
 
 
-async def test_c09_a_prefix_is_kept(upstream: Upstream) -> None:
-    async with Portal(upstream, base_url="/s/abc/").running() as portal:
+async def test_c09_a_prefix_is_kept(upstream: Upstream, by: Way) -> None:
+    async with by.portal(upstream, base_url="/s/abc/").running() as portal:
         assert await arrives(portal, "/s/abc/lab") == b"/s/abc/lab"
 
 
-async def test_c10_a_prefix_without_its_slash_redirects(upstream: Upstream) -> None:
-    async with Portal(upstream, base_url="/s/abc/").running() as portal:
+async def test_c10_a_prefix_without_its_slash_redirects(upstream: Upstream, by: Way) -> None:
+    async with by.portal(upstream, base_url="/s/abc/").running() as portal:
         answer = await portal.ask("GET", "/s/abc?x=1", b"Accept: text/html")
         assert (answer.status, answer.values(b"location")) == (302, [b"/s/abc/?x=1"])
 
 
-async def test_c11_a_foreign_prefix_is_not_found(upstream: Upstream) -> None:
-    async with Portal(upstream, base_url="/s/abc/").running() as portal:
+async def test_c11_a_foreign_prefix_is_not_found(upstream: Upstream, by: Way) -> None:
+    async with by.portal(upstream, base_url="/s/abc/").running() as portal:
         assert (await portal.ask("GET", "/s/other/lab")).status == 404
         assert upstream.requests == []
 
@@ -290,8 +300,8 @@ async def test_c31_our_own_fields_are_set(portal: Portal) -> None:
     assert request.values(b"authorization") == []
 
 
-async def test_c31_an_older_server_gets_its_token(upstream: Upstream) -> None:
-    async with Portal(upstream, flavor="token").running() as portal:
+async def test_c31_an_older_server_gets_its_token(upstream: Upstream, by: Way) -> None:
+    async with by.portal(upstream, flavor="token").running() as portal:
         await portal.ask("GET", "/", b"Authorization: token mine")
         request = upstream.requests[-1]
         assert request.values(b"authorization") == [b"token " + SECRET.encode()]
@@ -396,13 +406,13 @@ async def test_c36_an_http10_server_is_understood(portal: Portal, keep: bytes) -
     assert portal.upstream.connections == (1 if keep else 2)
 
 
-async def test_c38_an_ipv6_server_is_reached() -> None:
+async def test_c38_an_ipv6_server_is_reached(by: Way) -> None:
     server = Upstream()
     try:
         await server.start(host="::1")
     except OSError:
         pytest.skip("this machine has no IPv6 on loopback")
-    async with Portal(server).running() as portal:
+    async with by.portal(server).running() as portal:
         assert (await portal.ask("GET", "/")).body == b"hello"
     await server.stop()
 
@@ -717,9 +727,9 @@ async def test_a_second_session_at_another_address_is_not_this_one(portal: Porta
 # The pool
 
 
-async def test_c60_nothing_is_left_after_a_burst(upstream: Upstream) -> None:
+async def test_c60_nothing_is_left_after_a_burst(upstream: Upstream, by: Way) -> None:
     limits = Limits(idle_seconds=0.2, idle=4)
-    async with Portal(upstream, limits=limits).running() as portal:
+    async with by.portal(upstream, limits=limits).running() as portal:
         await asyncio.gather(*(portal.ask("GET", f"/{number}") for number in range(200)))
         assert upstream.most_open <= limits.connections
         assert portal.proxy.upstreams.idle_connections <= limits.idle
@@ -727,7 +737,7 @@ async def test_c60_nothing_is_left_after_a_burst(upstream: Upstream) -> None:
         await until(lambda: not upstream.open)
 
 
-async def test_requests_wait_for_a_connection_and_too_many_are_turned_away(upstream: Upstream) -> None:
+async def test_requests_wait_for_a_connection_and_too_many_are_turned_away(upstream: Upstream, by: Way) -> None:
     go_on = asyncio.Event()
 
     async def wait(request: Request) -> None:
@@ -735,7 +745,7 @@ async def test_requests_wait_for_a_connection_and_too_many_are_turned_away(upstr
         await hello(request)
 
     upstream.handler = wait
-    async with Portal(upstream, limits=Limits(connections=2, waiting=3)).running() as portal:
+    async with by.portal(upstream, limits=Limits(connections=2, waiting=3)).running() as portal:
         asking = [asyncio.create_task(portal.ask("GET", "/")) for _ in range(8)]
         done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
         assert all(task.result().status == 503 for task in done)

@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ from tests.integration.proxy_peers import (
     Raw,
     Request,
     Upstream,
+    Way,
     answering,
     client_frame,
     echoing_socket,
@@ -31,6 +33,7 @@ from tests.integration.proxy_peers import (
     server_frame,
     switching,
     until,
+    way,
 )
 
 pytestmark = pytest.mark.integration
@@ -53,9 +56,16 @@ async def upstream() -> AsyncIterator[Upstream]:
     await server.stop()
 
 
+@pytest.fixture(params=["tcp", "ssh"])
+async def by(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Way]:
+    """Both ways to the server: each test is run over each."""
+    async with way(request.param, tmp_path) as found:
+        yield found
+
+
 @pytest.fixture
-async def portal(upstream: Upstream) -> AsyncIterator[Portal]:
-    async with Portal(upstream, limits=Limits(head_seconds=1, connect_seconds=2)).running() as portal:
+async def portal(upstream: Upstream, by: Way) -> AsyncIterator[Portal]:
+    async with by.portal(upstream, limits=Limits(head_seconds=1, connect_seconds=2)).running() as portal:
         yield portal
 
 
@@ -430,8 +440,8 @@ async def test_a_slow_server_holds_the_browser_back(portal: Portal) -> None:
         await until(lambda: taken == total, seconds=30)
 
 
-async def test_too_many_sockets_of_a_session_are_turned_away(upstream: Upstream) -> None:
-    async with Portal(upstream, limits=Limits(sockets=2)).running() as portal:
+async def test_too_many_sockets_of_a_session_are_turned_away(upstream: Upstream, by: Way) -> None:
+    async with by.portal(upstream, limits=Limits(sockets=2)).running() as portal:
         async with socket_of(portal), socket_of(portal):
             assert await refusal(portal, portal.handshake()) == 503
 
@@ -440,8 +450,8 @@ async def test_too_many_sockets_of_a_session_are_turned_away(upstream: Upstream)
 
 
 @pytest.fixture
-async def strict(upstream: Upstream) -> AsyncIterator[Portal]:
-    async with Portal(upstream, durations=Durations(keep_seconds=0.3, recheck_seconds=0.2)).running() as portal:
+async def strict(upstream: Upstream, by: Way) -> AsyncIterator[Portal]:
+    async with by.portal(upstream, durations=Durations(keep_seconds=0.3, recheck_seconds=0.2)).running() as portal:
         yield portal
 
 
@@ -533,7 +543,7 @@ async def test_a_revoked_download_is_cut_off(portal: Portal) -> None:
     await until(lambda: not portal.upstream.open)
 
 
-async def test_c60_nothing_is_left_after_many_sockets_and_requests_that_break_off(upstream: Upstream) -> None:
+async def test_c60_nothing_is_left_after_many_sockets_and_requests_that_break_off(upstream: Upstream, by: Way) -> None:
     async def either(request: Request) -> None:
         if request.values(b"upgrade"):
             await echoing_socket(request)
@@ -560,7 +570,7 @@ async def test_c60_nothing_is_left_after_many_sockets_and_requests_that_break_of
                     await raw.head()
         raw.writer.transport.abort()
 
-    async with Portal(upstream, limits=Limits(idle_seconds=0.2)).running() as portal:
+    async with by.portal(upstream, limits=Limits(idle_seconds=0.2)).running() as portal:
         await one(portal, 1)
         await until(lambda: portal.proxy.upstreams.open_connections == 0)
         files, tasks = open_files(), len(asyncio.all_tasks())
