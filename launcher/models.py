@@ -24,7 +24,7 @@ class InteractiveSession(models.Model):
     username = models.CharField(max_length=64)  # the account on the cluster; stays when the user is deleted
     cluster = models.CharField(max_length=32)
     app = models.CharField(max_length=64)
-    title = models.CharField(max_length=80)
+    title = models.CharField(max_length=80, blank=True)
     choices = models.JSONField(default=dict)  # LaunchChoices.as_dict()
     host_label = models.CharField(max_length=32, unique=True, default=ids.host_label, editable=False)
 

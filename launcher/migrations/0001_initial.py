@@ -23,7 +23,7 @@ class Migration(migrations.Migration):
                 ('username', models.CharField(max_length=64)),
                 ('cluster', models.CharField(max_length=32)),
                 ('app', models.CharField(max_length=64)),
-                ('title', models.CharField(max_length=80)),
+                ('title', models.CharField(blank=True, max_length=80)),
                 ('choices', models.JSONField(default=dict)),
                 ('host_label', models.CharField(default=portal.ids.host_label, editable=False, max_length=32, unique=True)),
                 ('state', models.CharField(choices=[('submitting', 'submitting'), ('queued', 'queued'), ('starting', 'starting'), ('ready', 'ready'), ('stopping', 'stopping'), ('ended', 'ended')], default=launcher.states.SessionState['SUBMITTING'], max_length=12)),
