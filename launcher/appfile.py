@@ -1,4 +1,5 @@
-"""What an ``app.toml`` may say: the schema of an app and its form fields. Pure (pydantic); no files are read here.
+"""What an ``app.toml`` may say: the schema of an app and its form fields. Pure (pydantic); no files are
+read here.
 
 An app is data: texts, the fields of its launch form, the commands that start its server. How it starts is the
 ``script.sh.j2`` beside it. ``launcher.catalog`` reads the folders.
@@ -63,8 +64,9 @@ class _Strict(BaseModel):
 class FormField(_Strict):
     """One field of an app's launch form.
 
-    ``default`` is kept as written, ready for a form: 2, "4 GB", "module:anaconda/5.3.0". ``min`` and ``max`` are
-    numbers: cores, GPUs, hours, and mebibytes for memory (in the file also "2gb"); the cluster's limits come on top.
+    ``default`` is kept as written, ready for a form: 2, "4 GB", "module:anaconda/5.3.0". ``min`` and
+    ``max`` are numbers: cores, GPUs, hours, and mebibytes for memory (in the file also "2gb"); the
+    cluster's limits come on top.
     """
 
     kind: FieldKind
@@ -107,7 +109,8 @@ class FormField(_Strict):
 
     @property
     def default_number(self) -> float:
-        """The default of a number field, in the unit of ``min`` and ``max``. Raises ValueError on another kind."""
+        """The default of a number field, in the unit of ``min`` and ``max``. Raises ValueError on another
+        kind."""
         if self.kind == "memory":
             return memory_mib(str(self.default))
         number = float(self.default)
@@ -117,7 +120,8 @@ class FormField(_Strict):
 
 
 class App(_Strict):
-    """A catalogue entry a user can launch. ``id``, ``icon`` and ``script`` come from the folder, not from the file."""
+    """A catalogue entry a user can launch. ``id``, ``icon`` and ``script`` come from the folder, not from
+    the file."""
 
     id: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
     name: Texts

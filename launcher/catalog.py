@@ -1,7 +1,8 @@
-"""The apps a user can launch, read from their folders: ``apps/<id>/{app.toml, script.sh.j2, icon.svg}``. Pure.
+"""The apps a user can launch, read from their folders: ``apps/<id>/{app.toml, script.sh.j2, icon.svg}``.
+Pure.
 
-An administrator edits these folders. All mistakes in all of them are reported at once, with file and key. The values
-a launch consists of are checked in ``launcher.choices``; its names can be imported from here.
+An administrator edits these folders. All mistakes in all of them are reported at once, with file and key.
+The values a launch consists of are checked in ``launcher.choices``; its names can be imported from here.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class CatalogError(FootbridgeError):
 
 
 def load_apps(folders: Sequence[Path]) -> dict[str, App]:
-    """Apps by id, in the order of ``folders`` and of their names. A later folder replaces an app of the same id.
+    """Apps by id, in the order of ``folders`` and of their names. A later folder replaces an app of the
+    same id.
 
     A site can so keep its own apps beside ours. Raises CatalogError.
     """
@@ -61,11 +63,13 @@ def load_apps(folders: Sequence[Path]) -> dict[str, App]:
     mistakes: list[str] = []
     for folder in folders:
         try:
-            entries = sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] not in "._")
+            entries = sorted(entry for entry in folder.iterdir() if entry.is_dir())
         except OSError as error:
             mistakes.append(f"{folder}: {error.strerror}")
             continue
         for entry in entries:
+            if entry.name.startswith((".", "_")):
+                continue
             app, wrong = _load(entry)
             mistakes += wrong
             if app is not None:

@@ -1,18 +1,20 @@
 """The values a launch consists of, checked once for the form and the API alike. Pure.
 
-Raw values are whatever a browser or a program sent. Every mistake becomes a field, a code and parameters; the sentence
-that people read is made elsewhere, in their language. What passes is a ``LaunchChoices`` that can be trusted: numbers
-inside the limits of app and queue, texts without control characters, names that the clusters file knows.
+Raw values are whatever a browser or a program sent. Every mistake becomes a field, a code and parameters;
+the sentence that people read is made elsewhere, in their language. What passes is a ``LaunchChoices`` that
+can be trusted: numbers inside the limits of app and queue, texts without control characters, names that the
+clusters file knows.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -27,7 +29,8 @@ SMALLEST = {"cores": 1.0, "memory": 256.0, "hours": 0.05, "gpus": 0.0}
 """Least values where the app names none. Memory in mebibytes: Jupyter does not start with less."""
 
 COMPANIONS = {"environment": "environment_path", "image": "image_path"}
-"""A second raw key of a field: the typed path beside a list. Counts when the list says ``path``, or nothing."""
+"""A second raw key of a field: the typed path beside a list. Counts when the list says ``path``, or
+nothing."""
 
 _NUMBER = re.compile(r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})", re.ASCII)
 _BEYOND = 1e12  # larger than every limit; keeps huge input finite
@@ -37,7 +40,9 @@ EnvironmentKind = Literal["default", "module", "path"]
 T = TypeVar("T")
 
 _SITE_DEFAULT: tuple[EnvironmentKind, str] = ("default", "")
-_ANY_QUEUE = QueueLimits(name="any", max_cores=100_000, max_memory="100000tb", max_hours=24 * 366, max_gpus=1024)
+_ANY_QUEUE = QueueLimits.model_validate(
+    {"name": "any", "max_cores": 100_000, "max_memory": "100000tb", "max_hours": 24 * 366, "max_gpus": 1024}
+)
 """Stands in for a queue that does not exist, so that one wrong name does not make all other values wrong."""
 
 
@@ -47,10 +52,10 @@ class Mistake:
 
     field: str
     code: str
-    params: Mapping[str, object] = field(default_factory=dict)
+    params: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
-class ChoicesRefused(FootbridgeError):
+class ChoicesRefused(FootbridgeError):  # noqa: N818 - named for what it means, as its peers are
     """Some values cannot be granted; ``mistakes`` holds one entry for each field that is wrong."""
 
     code = "launch.invalid"
@@ -81,10 +86,13 @@ class LaunchChoices:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> LaunchChoices:
-        """What ``as_dict`` gave. Keys of another release are left out. Raises ValueError on values of a wrong type."""
+        """What ``as_dict`` gave. Keys of another release are left out. Raises ValueError on values of a
+        wrong type."""
         known = {entry.name for entry in dataclasses.fields(cls)}
+        kept = {key: value for key, value in data.items() if key in known}
         try:
-            return _ADAPTER.validate_python({key: value for key, value in data.items() if key in known}, strict=True)
+            # as JSON text: from a Python value, strict wants the object itself
+            return _ADAPTER.validate_json(json.dumps(kept), strict=True)
         except ValidationError as error:
             raise ValueError(f"no launch choices: {error.error_count()} values are wrong") from error
 
@@ -130,7 +138,8 @@ def limits(app: App, queue: QueueLimits) -> Limits:
 
 
 def default_choices(app: App, cluster: Cluster) -> dict[str, object]:
-    """Raw values to begin a form with: the app's defaults, lowered to what the cluster's first queue allows."""
+    """Raw values to begin a form with: the app's defaults, lowered to what the cluster's first queue
+    allows."""
     queue = cluster.queues[0]
     bounds = limits(app, queue)
     values: dict[str, object] = {}
@@ -153,16 +162,16 @@ def check_choices(app: App, cluster: Cluster, raw: Mapping[str, object]) -> Laun
     """Checked values for launching ``app`` on ``cluster``. A key that is absent (or None) takes its default.
 
     ``environment`` is ``default``, ``module:<name>``, ``path:<path>``, or ``path`` with the path in
-    ``environment_path``; a plain path or the plain name of an offered module will do. ``image`` is an absolute path,
-    or comes from ``image_path``. ``memory`` is text such as ``4 GB``; a plain number means gibibytes. Raises
-    ChoicesRefused, and nothing else, whatever ``raw`` holds.
+    ``environment_path``; a plain path or the plain name of an offered module will do. ``image`` is an
+    absolute path, or comes from ``image_path``. ``memory`` is text such as ``4 GB``; a plain number means
+    gibibytes. Raises ChoicesRefused, and nothing else, whatever ``raw`` holds.
     """
     if not isinstance(raw, Mapping):
         raise ChoicesRefused((Mistake("", "choices.not_an_object"),))
     return _Check(app, cluster, raw).run()
 
 
-class _Wrong(Exception):
+class _Wrong(Exception):  # noqa: N818 - it never leaves this module
     """One value is wrong."""
 
     def __init__(self, code: str, **params: object) -> None:
@@ -266,7 +275,8 @@ def _text(kind: str, raw: object, max_length: int) -> str:
     if kind != "title":
         text = text.strip()
     for character in text:
-        # Cc: control characters; Zl, Zp: line and paragraph ends; Cs: half a character, which no database takes.
+        # Cc: control characters; Zl, Zp: line and paragraph ends; Cs: half a character, which no database
+        # takes.
         if unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs") or character in _BIDI_OVERRIDES:
             raise _Wrong("control_characters")
     if len(text) > max_length:

@@ -1,7 +1,7 @@
-"""The clusters file: which clusters there are and how the portal reaches them. Pure: TOML text in, checked values out.
+"""The clusters file: which clusters there are and how the portal reaches them. Pure: text in, values out.
 
-An administrator edits this file; ``config/clusters.example.toml`` explains every line. A mistake is reported with the
-cluster's name, the key and what is expected, all mistakes at once.
+An administrator edits this file; ``config/clusters.example.toml`` explains every line. A mistake is reported
+with the cluster's name, the key and what is expected, all mistakes at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from portal.errors import FootbridgeError
 
-_MEMORY = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})\s*(?:([kmgt])(?:i?b)?)?\s*", re.IGNORECASE)
+_MEMORY = re.compile(
+    r"\s*([0-9]{1,12}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})\s*(?:([kmgt])(?:i?b)?)?\s*", re.IGNORECASE
+)
 _MIB_PER_UNIT = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
 
 
@@ -26,7 +28,7 @@ class ClustersError(FootbridgeError):
 
 
 def memory_mib(text: str) -> int:
-    """Mebibytes from text such as ``4gb``, ``512 MiB`` or ``1.5g``. A plain number means gibibytes, as on the form.
+    """Mebibytes from text such as ``4gb``, ``512 MiB`` or ``1.5g``. A plain number means gibibytes.
 
     Raises ValueError with a sentence for people.
     """
@@ -58,7 +60,7 @@ HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
 AbsolutePath = Annotated[str, _matches(r"/[^\x00-\x1f\x7f]*", "absolute path")]
 BelowHome = Annotated[
     str,
-    _matches(r"(?!(?:.*/)?\.{1,2}(?:/|$))[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*", "folder below the home folder"),
+    _matches(r"(?!(?:.*/)?\.{1,2}(?:/|$))[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*", "folder below the home folder"),
 ]
 ModuleName = Annotated[str, _matches(r"[A-Za-z0-9][A-Za-z0-9._+/-]{0,127}", "name of a module")]
 AccountName = Annotated[str, _matches(r"([A-Za-z0-9_][A-Za-z0-9._-]{0,63})?", "name of an account")]
@@ -95,21 +97,21 @@ class Cluster(_Strict):
     scheduler: Literal["pbs", "torque", "slurm"] = "pbs"
     login_hosts: tuple[HostAndPort, ...] = Field(min_length=1)
     host_keys: tuple[str, ...] = Field(min_length=1)  # "ssh-ed25519 AAAA…": the keys the login hosts may show
-    commands_folder: Literal[""] | AbsolutePath = ""  # where qsub and friends live on the login host, for example /opt/pbs/bin
+    commands_folder: Literal[""] | AbsolutePath = ""  # where qsub lives on the login host: /opt/pbs/bin
     credential: Literal["certificate"] = "certificate"
     reach: Literal["ssh"] = "ssh"
-    listen_address: ListenAddress = ""  # what the server in the job binds to; empty: every interface of the execution host
+    listen_address: ListenAddress = ""  # what the server in the job binds to; empty: every interface
     sessions_folder: BelowHome = ".footbridge/sessions"  # below the user's home
     queues: tuple[QueueLimits, ...] = Field(min_length=1)
     account: AccountName = ""  # charged for the jobs, where the scheduler wants to know
     modules: tuple[ModuleName, ...] = ()  # environments offered by name, for example anaconda/5.3.0
     image_folders: tuple[AbsolutePath, ...] = ()  # container images are offered from here
-    operator: AccountName = ""  # an account whose status command sees every user's jobs; empty: each user asks for their own
+    operator: AccountName = ""  # an account that sees every user's jobs; empty: each user asks for their own
     command_timeout_seconds: float = Field(default=20, gt=0, le=600)
     connect_timeout_seconds: float = Field(default=10, gt=0, le=120)
     poll_fast_seconds: float = Field(default=3, ge=1, le=300)  # while something is about to change
     poll_slow_seconds: float = Field(default=30, ge=1, le=3600)  # while all is quiet
-    start_timeout_seconds: float = Field(default=300, gt=0, le=24 * 3600)  # from running to the server's first answer
+    start_timeout_seconds: float = Field(default=300, gt=0, le=24 * 3600)  # from running to the first answer
     is_demonstration: bool = False
 
     @field_validator("queues")

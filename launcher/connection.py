@@ -1,7 +1,8 @@
 """The connection file: how the server inside a job says where it listens. Pure; reads it as hostile input.
 
-The job writes ``connection.json`` into its session folder. Whoever can write there could name any host and port, so
-nothing of it is taken at its word: the shape is strict, and the host must be one that the scheduler reports for the job.
+The job writes ``connection.json`` into its session folder. Whoever can write there could name any host and
+port, so nothing of it is taken at its word: the shape is strict, and the host must be one that the
+scheduler reports for the job.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ MAX_BYTES = 4096
 VERSION = 1
 
 Flavor = Literal["identity", "token"]
-"""How the server takes the secret: in our own header (jupyter_server 2), or as Jupyter's token (older ones)."""
+"""How the server takes the secret: in our own header (jupyter_server 2), or as Jupyter's token (older
+ones)."""
 
 _KEYS = frozenset({"version", "session", "host", "port", "base_url", "flavor", "pid", "server"})
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})")
@@ -42,12 +44,13 @@ _SERVER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
 _ADDRESS = re.compile(r"[0-9.]+|.*:.*")
 
 
-class ConnectionRejected(FootbridgeError):
+class ConnectionRejected(FootbridgeError):  # noqa: N818 - named like SubmitRejected
     """A connection file that is not to be believed.
 
-    ``code`` is one of connection.too_large, connection.not_json, connection.wrong_shape, connection.wrong_version,
-    connection.wrong_session, connection.wrong_port, connection.wrong_host; ``params["key"]`` names the key where one
-    is to blame. ``detail`` holds nothing of the file but a host that has passed the pattern of host names.
+    ``code`` is one of connection.too_large, connection.not_json, connection.wrong_shape,
+    connection.wrong_version, connection.wrong_session, connection.wrong_port, connection.wrong_host;
+    ``params["key"]`` names the key where one is to blame. ``detail`` holds nothing of the file but a host
+    that has passed the pattern of host names.
     """
 
     code = "connection.wrong_shape"
@@ -78,7 +81,7 @@ def parse_connection(data: bytes, *, session_id: str, execution_hosts: Sequence[
         raise ConnectionRejected("the file of another session", code="connection.wrong_session")
     port = _whole(entries, "port")
     if not 1024 <= port <= 65535:
-        raise ConnectionRejected("a port outside 1024-65535", code="connection.wrong_port", params={"key": "port"})
+        raise ConnectionRejected("no port above 1023", code="connection.wrong_port", params={"key": "port"})
     if _whole(entries, "pid") < 1:
         raise ConnectionRejected("no process id", params={"key": "pid"})
     flavor = _text(entries, "flavor", re.compile("identity|token"))
@@ -138,7 +141,8 @@ def _text(entries: Mapping[str, object], key: str, pattern: re.Pattern[str]) -> 
 def _known_host(claimed: str, execution_hosts: Sequence[str]) -> str:
     """The scheduler's name of the host that the job claims to run on: the same name, or the same first label.
 
-    Schedulers and hosts disagree about domains (``node07`` and ``node07.cluster.example``). Addresses have no labels.
+    Schedulers and hosts disagree about domains (``node07`` and ``node07.cluster.example``). Addresses have
+    no labels.
     """
     wanted = claimed.lower()
     for host in execution_hosts:
@@ -148,6 +152,5 @@ def _known_host(claimed: str, execution_hosts: Sequence[str]) -> str:
         is_name = not _ADDRESS.fullmatch(host) and not _ADDRESS.fullmatch(claimed)
         if is_name and host.lower().partition(".")[0] == wanted.partition(".")[0]:
             return host
-    raise ConnectionRejected(
-        f"the scheduler does not report {claimed} for this job", code="connection.wrong_host", params={"key": "host"}
-    )
+    detail = f"the scheduler does not report {claimed} for this job"
+    raise ConnectionRejected(detail, code="connection.wrong_host", params={"key": "host"})

@@ -1,7 +1,7 @@
 """The words by which a job script tells the portal how far it is and why it failed. Pure.
 
-Job scripts (``launcher/jobfiles/functions.sh`` and the server's own configuration) write marker lines into the
-session's log, between everything else that is printed there:
+Job scripts (``launcher/jobfiles/functions.sh`` and the server's own configuration) write marker lines into
+the session's log, between everything else that is printed there:
 
     footbridge: step=environment at=1763870000
     footbridge: failed=module_missing subject=anaconda/9.9
@@ -23,12 +23,13 @@ _ENDED = re.compile(r"^footbridge: ended=idle\r?$", re.MULTILINE)
 
 
 class ExitCode(enum.IntEnum):
-    """Why a job script gave up, as its exit status. Any other status is the server's own, or a signal's (128 + n).
+    """Why a job script gave up, as its exit status. Any other status is the server's own, or a signal's
+    (128 + n).
 
     The names in lower case are the words after ``failed=`` and the last part of the codes ``ended.<word>``.
     """
 
-    FILES_MISSING = 70  # the session folder, or a file that the portal wrote there, is not readable on this host
+    FILES_MISSING = 70  # a file that the portal wrote into the session folder is not readable on this host
     MODULE_MISSING = 71  # the module command is missing, or did not load the module
     ENVIRONMENT_MISSING = 72  # the path is no conda or virtual environment
     IMAGE_MISSING = 73  # the container image is not there or not readable
@@ -54,7 +55,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why the script gave up: a word of ``ExitCode`` and what it was about (a module's name, a path; hostile text)."""
+    """Why the script gave up: a word of ``ExitCode`` and what it was about (a module's name, a path;
+    hostile text)."""
 
     word: str
     subject: str

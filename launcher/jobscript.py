@@ -1,8 +1,9 @@
 """The script a job runs, and the files the portal puts beside it before it is submitted. Pure.
 
-The script comes from the app's template; settings travel as JSON and the secret as a file of its own, so that neither a
-name with quotes nor a secret is ever part of a program, a command line or the job's environment. The files in
-``launcher/jobfiles`` travel unchanged: shell functions for all apps, and the configuration of the Jupyter server.
+The script comes from the app's template; settings travel as JSON and the secret as a file of its own, so
+that neither a name with quotes nor a secret is ever part of a program, a command line or the job's
+environment. The files in ``launcher/jobfiles`` travel unchanged: shell functions for all apps, and the
+configuration of the Jupyter server.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from launcher.scripttemplate import JobScriptError, render_template
 
 __all__ = [
     "FUNCTIONS_NAME",
-    "JobScriptError",
     "LOG_NAME",
     "SECRET_NAME",
     "SERVER_CONFIG_NAME",
     "SETTINGS_NAME",
+    "JobScriptError",
     "ScriptContext",
     "SessionFile",
     "render",

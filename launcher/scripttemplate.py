@@ -1,8 +1,9 @@
 """Renders an app's ``script.sh.j2`` so that a value can only ever be an argument. Pure (Jinja2).
 
-Three rules make that sure, whoever writes the template. Every ``{{ value }}`` becomes quoted shell words. It may stand
-only on a line of its own that assigns it to a shell variable: inside double quotes or a here-document the quotes would
-not protect. And a script holds no scheduler directives: those are options of the submit command, from checked values.
+Three rules make that sure, whoever writes the template. Every ``{{ value }}`` becomes quoted shell words.
+It may stand only on a line of its own that assigns it to a shell variable: inside double quotes or a
+here-document the quotes would not protect. And a script holds no scheduler directives: those are options of
+the submit command, from checked values.
 """
 
 from __future__ import annotations

@@ -1,17 +1,21 @@
-"""Configuration of the Jupyter server inside a job: ``jupyter-lab --config=<session folder>/server_config.py``.
+"""Configuration of the Jupyter server inside a job: ``jupyter-lab --config=<session
+folder>/server_config.py``.
 
-The portal puts this file into the session folder, unchanged, beside ``settings.json`` and ``secret``. It runs inside
-the user's own Jupyter, whatever its age: notebook 5 and 6, jupyter_server 1 and 2, Python 3.5 and later. So it keeps to
-the syntax and the names that all of them have, and looks at what is there. It is never imported by the portal.
+The portal puts this file into the session folder, unchanged, beside ``settings.json`` and ``secret``. It
+runs inside the user's own Jupyter, whatever its age: notebook 5 and 6, jupyter_server 1 and 2, Python 3.5
+and later. So it keeps to the syntax and the names that all of them have, and looks at what is there. It is
+never imported by the portal.
 
-Passed with --config it takes the place of a user's jupyter_server_config.py (jupyter_notebook_config.py), and what it
-sets wins over the user's jupyter_config.py and jupyter_lab_config.py, which are still read.
+Passed with --config it takes the place of a user's jupyter_server_config.py (jupyter_notebook_config.py),
+and what it sets wins over the user's jupyter_config.py and jupyter_lab_config.py, which are still read.
 """
-# ruff: noqa: UP  # the syntax of Python 3.5 is wanted here
-# mypy: ignore-errors  # written for libraries that this checkout does not have, without annotations for old Pythons
+# The syntax of Python 3.5 is wanted here, without pathlib and f-strings:
+# ruff: noqa: PTH100, PTH104, PTH109, PTH118, PTH119, PTH120, PTH123, UP031
+# Written without annotations for old Pythons, against libraries that this checkout does not have:
+# mypy: ignore-errors
+# Pythons
 
 import hmac
-import io
 import json
 import os
 import pwd
@@ -27,7 +31,8 @@ LONGEST_SOCKET_PATH = 100  # Linux takes 107 bytes; "-ipc-5" and the like come a
 
 
 def give_up(status, word, sentence):
-    """Say why, for people and for the portal, and end the job. A server without this configuration must not run."""
+    """Say why, for people and for the portal, and end the job. A server without this configuration must not
+    run."""
     sys.stdout.write("%s\nfootbridge: failed=%s subject=\n" % (sentence, word))
     sys.stdout.flush()
     sys.exit(status)
@@ -35,7 +40,7 @@ def give_up(status, word, sentence):
 
 def read(name):
     """The text of a file in the session folder."""
-    with io.open(os.path.join(FOLDER, name), encoding="utf-8") as file:
+    with open(os.path.join(FOLDER, name), encoding="utf-8") as file:
         return file.read().strip()
 
 
@@ -49,7 +54,8 @@ def running_app():
 def is_classic(app):
     """Whether ``app`` is the classic notebook server, up to release 6, or something built on it."""
     return any(
-        kind.__name__ == "NotebookApp" and kind.__module__ == "notebook.notebookapp" for kind in type(app).__mro__
+        kind.__name__ == "NotebookApp" and kind.__module__ == "notebook.notebookapp" for kind in
+        type(app).__mro__
     )
 
 
@@ -147,8 +153,9 @@ def identity_provider():
 def use_free_port(app, server, flavor):
     """Let the kernel choose the port when the server binds it, and tell the portal once the server runs.
 
-    jupyter_server 2 looks for a free port first, closes it and binds it later: in between another may take it. Others
-    bind port 0 but go on saying 0. Here the port is chosen and bound in one step, and read from the socket.
+    jupyter_server 2 looks for a free port first, closes it and binds it later: in between another may take
+    it. Others bind port 0 but go on saying 0. Here the port is chosen and bound in one step, and read from
+    the socket.
     """
     from tornado.httpserver import HTTPServer
     from tornado.ioloop import IOLoop
@@ -210,7 +217,7 @@ def tell_portal(app, port, server, flavor):
             file.flush()
             os.fsync(file.fileno())
         os.rename(path, os.path.join(FOLDER, SETTINGS["connection_name"]))
-    except (OSError, IOError):
+    except OSError:
         traceback.print_exc()
         give_up(EXIT_CONFIG_FAILED, "config_failed", "The connection file could not be written.")
     mark("step=listening")
@@ -226,7 +233,8 @@ def mark(text):
 
 
 def answer_at_once():
-    """No Nagle on WebSockets: small messages of a kernel would otherwise wait 40 ms for the other side's ACK."""
+    """No Nagle on WebSockets: small messages of a kernel would otherwise wait 40 ms for the other side's
+    ACK."""
     from tornado.http1connection import HTTP1Connection
 
     detach = HTTP1Connection.detach
@@ -242,8 +250,9 @@ def answer_at_once():
 def talk_through_sockets():
     """Give Python kernels Unix sockets in the job's private folder instead of TCP ports.
 
-    On a shared computer anybody could read along on a port: what a kernel prints is signed but not encrypted. Only for
-    kernels that this Python starts with ipykernel: those for R and Julia cannot, others may run somewhere else.
+    On a shared computer anybody could read along on a port: what a kernel prints is signed but not
+    encrypted. Only for kernels that this Python starts with ipykernel: those for R and Julia cannot, others
+    may run somewhere else.
     """
     from jupyter_client.manager import KernelManager
 
@@ -283,6 +292,18 @@ def tell_when_idle(app):
     app.shutdown_no_activity, app.stop = check_and_remember, stop_and_tell
 
 
+def forget_spared_imports():
+    """What functions.sh put on the path for a quick start is not for kernels and terminals."""
+    spared = os.path.join(os.environ.get("JUPYTER_RUNTIME_DIR", ""), "spared")
+    sys.path[:] = [folder for folder in sys.path if folder != spared]
+    path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    rest = [folder for folder in path if folder not in ("", spared)]
+    if rest:
+        os.environ["PYTHONPATH"] = os.pathsep.join(rest)
+    else:
+        os.environ.pop("PYTHONPATH", None)
+
+
 def interrupts_work():
     """A shell starts background processes with SIGINT ignored; kernels and terminals would inherit that."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -314,6 +335,7 @@ def configure(config, app):
     talk_through_sockets()
     tell_when_idle(app)
     interrupts_work()
+    forget_spared_imports()
 
 
 try:
