@@ -1,0 +1,63 @@
+# Everything a person or a machine runs here. `make` alone lists the targets. Needs python3 with venv, and a package
+# registry; all else is installed into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+
+# The settings that Django's plugin for mypy wants to see; nothing is signed with this.
+CHECKS_ENVIRONMENT := PORTAL_DEMO=1 PORTAL_SECRET_KEY=for-checks-only-0123456789-abcdefghijkl
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export UV_PYTHON_DOWNLOADS := never
+export VIRTUAL_ENV :=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types check messages install-demo install-all packages clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## run the portal with a demonstration cluster on this machine (PORTAL_PORT=8001 for another port)
+	@exec $(BIN)/python manage.py demo --end-with-parent
+
+test: packages $(VENV)/.all ## run all tests; installs what they need, or says what is left out
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.all ## style, templates and the rules of who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/djlint --quiet --lint templates
+	$(BIN)/lint-imports --config .importlinter
+
+types: $(VENV)/.all ## strict types
+	$(CHECKS_ENVIRONMENT) $(BIN)/mypy
+
+check: lint types test ## all of these, as the continuous integration does
+
+messages: $(VENV)/.all ## collect the texts for translation and compile the translations (needs gettext)
+	$(BIN)/python manage.py demo -- makemessages --locale zh_Hans --locale en --no-obsolete --ignore .venv --ignore var
+	$(BIN)/python manage.py demo -- compilemessages --ignore .venv --ignore var
+
+clean: ## remove the virtual environment and the demo's data
+	rm -rf $(VENV) var
+
+install-demo: $(VENV)/.demo
+install-all: $(VENV)/.all
+
+packages:
+	@.ci/packages
+
+# A stamp says for which lock file the packages were installed.
+$(VENV)/.demo: $(VENV)/.uv uv.lock pyproject.toml
+	@.ci/install $(BIN) --no-dev --extra demo
+	@touch $@
+
+$(VENV)/.all: $(VENV)/.uv uv.lock pyproject.toml
+	@.ci/install $(BIN) --group dev --extra demo
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.uv:
+	@.ci/environment $(PYTHON) $(VENV) $(UV_VERSION)
+	@touch $@
