@@ -27,16 +27,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m launcher.democluster",
         description=f"An SSH login host and a small PBS on this machine, to try the portal with. {NOTICE}",
     )
-    parser.add_argument(
-        "--root", type=Path, required=True, help="folder for homes, spool, keys and job history"
-    )
+    parser.add_argument("--root", type=Path, required=True, help="folder for homes, spool, keys and job history")
     parser.add_argument("--address", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=int, default=2222, help="port to listen on; 0 picks one (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--user-ca", type=Path, metavar="FILE", help="public key whose user certificates are trusted"
-    )
+    parser.add_argument("--port", type=int, default=2222, help="port to listen on; 0 picks one (default: %(default)s)")
+    parser.add_argument("--user-ca", type=Path, metavar="FILE", help="public key whose user certificates are trusted")
     parser.add_argument(
         "--accounts", type=_account, nargs="+", default=DEFAULT_ACCOUNTS, metavar="NAME:PASSWORD[:GROUPS]",
         help="accounts instead of alice, bob and admin; their passwords are no secret to users of this machine",

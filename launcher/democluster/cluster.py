@@ -97,9 +97,7 @@ class DemoCluster:
         except OSError as error:
             self._host = None
             where = f"{settings.address}:{settings.port}"
-            raise ClusterError(
-                f"cannot listen on {where}: {error.strerror or error}; choose another port"
-            ) from error
+            raise ClusterError(f"cannot listen on {where}: {error.strerror or error}; choose another port") from error
 
     def _take_folder(self) -> None:
         """Two clusters in one folder would hand out the same job ids."""
@@ -125,10 +123,10 @@ class DemoCluster:
         await self._service.stop()
         await self._control.stop()
         if self._warden:
-            assert self._warden.stdin
-            self._warden.stdin.close()  # its signal to clean up
-            with contextlib.suppress(OSError):
-                await self._warden.stdin.wait_closed()
+            if self._warden.stdin:
+                self._warden.stdin.close()  # its signal to clean up
+                with contextlib.suppress(OSError):
+                    await self._warden.stdin.wait_closed()
             await self._warden.wait()
         if self._lock:
             self._lock.close()

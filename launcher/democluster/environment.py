@@ -61,9 +61,7 @@ def lay_out(settings: DemoSettings) -> None:
     for name, title in _IMAGES.items():
         image = root / "images" / name
         if not image.exists():
-            image.write_text(
-                f"Not an image: a stand-in of the demonstration cluster for \u201c{title}\u201d.\n"
-            )
+            image.write_text(f"Not an image: a stand-in of the demonstration cluster for \u201c{title}\u201d.\n")
 
 
 def _filled(name: str, root: Path) -> str:

@@ -141,9 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
         epilog=(__doc__ or "").partition("\n\n")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--root", type=Path, required=True, help="the folder of the running demonstration cluster"
-    )
+    parser.add_argument("--root", type=Path, required=True, help="the folder of the running demonstration cluster")
     parser.add_argument("action", choices=("set", "clear", "show"))
     parser.add_argument("orders", nargs="*", metavar="NAME=VALUE")
     options = parser.parse_args(arguments)

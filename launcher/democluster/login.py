@@ -71,15 +71,13 @@ class Login:
             await process.wait()
             self._running.discard(process)
 
-    async def _join(
-        self, session: asyncssh.SSHServerProcess[bytes], process: asyncio.subprocess.Process
-    ) -> None:
-        assert process.stdin and process.stdout and process.stderr
-        feeding = asyncio.ensure_future(_feed(session, process.stdin))
+    async def _join(self, session: asyncssh.SSHServerProcess[bytes], process: asyncio.subprocess.Process) -> None:
+        stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
+        if stdin is None or stdout is None or stderr is None:
+            raise OSError("the session has no pipes")
+        feeding = asyncio.ensure_future(_feed(session, stdin))
         gone = asyncio.ensure_future(session.wait_closed())
-        pumping = asyncio.ensure_future(
-            _both(_pump(process.stdout, session.stdout), _pump(process.stderr, session.stderr))
-        )
+        pumping = asyncio.ensure_future(_both(_pump(stdout, session.stdout), _pump(stderr, session.stderr)))
         try:
             await asyncio.wait({pumping, gone}, return_when=asyncio.FIRST_COMPLETED)
             if pumping.done():
@@ -92,9 +90,9 @@ class Login:
             for task in (feeding, gone, pumping):
                 task.cancel()
             await asyncio.gather(feeding, gone, pumping, return_exceptions=True)
-            process.stdin.close()
+            stdin.close()
             with contextlib.suppress(OSError):
-                await process.stdin.wait_closed()
+                await stdin.wait_closed()
 
     @staticmethod
     def _end(process: asyncio.subprocess.Process) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import asyncssh
+from asyncssh.forward import SSHForwarder
 
 from launcher.democluster.environment import NOTICE
 from launcher.democluster.faults import Faults
@@ -38,14 +39,16 @@ class LoginServer(asyncssh.SSHServer):
 
     def begin_auth(self, username: str) -> bool:
         """Everybody has to prove who they are. Only known accounts have a certificate rule."""
-        assert self._connection
+        connection = self._connection
+        if connection is None:
+            raise asyncssh.PermissionDenied("no connection")
         self.username = username
-        self._connection.send_auth_banner(NOTICE + "\n")
+        connection.send_auth_banner(NOTICE + "\n")
         if self._host.settings.account(username) and self._host.user_ca:
             # The pattern is the account's name, so a certificate without principals opens nothing either,
             # as with TrustedUserCAKeys of OpenSSH.
             line = f'cert-authority,principals="{username}" {self._host.user_ca}'
-            self._connection.set_authorized_keys(asyncssh.import_authorized_keys(line))
+            connection.set_authorized_keys(asyncssh.import_authorized_keys(line))
         return True
 
     def password_auth_supported(self) -> bool:
@@ -61,7 +64,7 @@ class LoginServer(asyncssh.SSHServer):
 
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
-    ) -> Coroutine[Any, Any, asyncssh.SSHTCPSession[bytes]]:  # type: ignore[override]  # asyncssh awaits it
+    ) -> Coroutine[Any, Any, SSHForwarder]:  # type: ignore[override]  # asyncssh awaits it and takes its own forwarder
         """A tunnel. Names of nodes and loopback addresses lead to this machine, nothing else anywhere."""
         node = dest_host if any(node.name == dest_host for node in self._host.settings.nodes) else ""
         if not node and not _is_loopback(dest_host):
@@ -73,8 +76,9 @@ class LoginServer(asyncssh.SSHServer):
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "No route to host")
         return self._tunnel(node, "::1" if dest_host == "::1" else "127.0.0.1", dest_port)
 
-    async def _tunnel(self, node: str, address: str, port: int) -> asyncssh.SSHTCPSession[bytes]:
-        assert self._connection
+    async def _tunnel(self, node: str, address: str, port: int) -> SSHForwarder:
+        if self._connection is None:
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "The connection has gone")
         forwarder = await self._connection.forward_connection(address, port)
         if node:
             self._host.add_tunnel(node, forwarder)
@@ -104,7 +108,7 @@ class LoginHost:
         self._login = login
         self._key = key
         self._listener: asyncssh.SSHAcceptor | None = None
-        self._tunnels: dict[str, set[Any]] = {}
+        self._tunnels: dict[str, set[SSHForwarder]] = {}
         self._change: asyncio.Task[None] | None = None
         faults.on_change.append(self._fault_changed)
 
@@ -137,9 +141,7 @@ class LoginHost:
         connections = list(self.connections)
         for connection in connections:
             connection.abort()
-        await asyncio.gather(
-            *(connection.wait_closed() for connection in connections), return_exceptions=True
-        )
+        await asyncio.gather(*(connection.wait_closed() for connection in connections), return_exceptions=True)
 
     async def stop(self) -> None:
         """The end."""
@@ -153,7 +155,7 @@ class LoginHost:
             if connection.get_extra_info("username") == username:
                 connection.abort()
 
-    def add_tunnel(self, node: str, forwarder: Any) -> None:
+    def add_tunnel(self, node: str, forwarder: SSHForwarder) -> None:
         """Remember a tunnel, to break it when its node goes down."""
         open_now = {tunnel for tunnel in self._tunnels.get(node, ()) if tunnel.get_extra_info("peername")}
         self._tunnels[node] = {*open_now, forwarder}

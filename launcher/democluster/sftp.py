@@ -5,6 +5,8 @@ what the permissions give to "others" along the whole path. Symlinks are followe
 that leads out of the home opens nothing. There is no chroot: paths are those that commands see as well.
 """
 
+# SFTP paths are bytes, which pathlib does not take
+# ruff: noqa: PTH
 from __future__ import annotations
 
 import errno
@@ -12,6 +14,7 @@ import os
 import stat
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import cast
 
 import asyncssh
 from asyncssh import SFTPAttrs, SFTPName
@@ -25,7 +28,7 @@ _READ, _WRITE, _SEARCH = stat.S_IROTH, stat.S_IWOTH, stat.S_IXOTH
 class DemoSFTP(asyncssh.SFTPServer):
     """One user's SFTP session."""
 
-    def __init__(self, chan: asyncssh.SSHServerChannel, settings: DemoSettings, faults: Faults) -> None:
+    def __init__(self, chan: asyncssh.SSHServerChannel[bytes], settings: DemoSettings, faults: Faults) -> None:
         super().__init__(chan)
         self._user = str(chan.get_extra_info("username"))
         self._home = os.fsencode(os.path.realpath(settings.home(self._user)))
@@ -74,9 +77,7 @@ class DemoSFTP(asyncssh.SFTPServer):
         folder = self._check(parent, _WRITE)
         target = os.path.join(folder, name)
         if target == self._home or (
-            os.stat(folder).st_mode & stat.S_ISVTX
-            and not self._inside(folder, self._home)
-            and self._is_other(target)
+            os.stat(folder).st_mode & stat.S_ISVTX and not self._inside(folder, self._home) and self._is_other(target)
         ):
             raise PermissionError(errno.EACCES, "Permission denied")
         return target
@@ -87,9 +88,7 @@ class DemoSFTP(asyncssh.SFTPServer):
         return os.path.lexists(path)
 
     def _room(self, path: bytes) -> None:
-        if self._user in self._faults.full_homes and self._inside(
-            os.path.realpath(self.map_path(path)), self._home
-        ):
+        if self._user in self._faults.full_homes and self._inside(os.path.realpath(self.map_path(path)), self._home):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     # Operations
@@ -120,14 +119,7 @@ class DemoSFTP(asyncssh.SFTPServer):
             name = getattr(file_obj, "name", b"")
             if self._inside(os.fsencode(os.path.realpath(name)), self._home):
                 raise OSError(errno.ENOSPC, "No space left on device")
-        written = super().write(file_obj, offset, data)
-        assert isinstance(written, int)
-        return written
-
-    def _then(
-        self, action: Callable[[bytes], object], path: bytes, need: int, *, follow: bool = True
-    ) -> object:
-        return action(self._check(path, need, follow=follow))
+        return cast(int, super().write(file_obj, offset, data))
 
     def stat(self, path: bytes) -> os.stat_result:
         """Attributes, links followed."""
@@ -206,7 +198,7 @@ class DemoSFTP(asyncssh.SFTPServer):
         return os.statvfs(self._check(path, 0))
 
 
-def sftp_factory(settings: DemoSettings, faults: Faults) -> Callable[[asyncssh.SSHServerChannel], DemoSFTP]:
+def sftp_factory(settings: DemoSettings, faults: Faults) -> Callable[[asyncssh.SSHServerChannel[bytes]], DemoSFTP]:
     """What asyncssh calls for each session."""
     (Path(settings.root) / "home").mkdir(parents=True, exist_ok=True)
     return lambda chan: DemoSFTP(chan, settings, faults)

@@ -11,47 +11,40 @@ from collections.abc import Iterable, Sequence
 from launcher.democluster.pbs.attributes import Attribute
 from launcher.democluster.settings import PBS_VERSION, SERVER_NAME
 
-_WIDTH = 79
+_FIRST_LINE, _LINE_AFTER_COMMA, _LINE_AFTER_CUT = 79, 71, 72
 _NUMBER = re.compile(
     r"\s*[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|0x[0-9a-f]+|inf(?:inity)?|nan)", re.IGNORECASE
 )
 
 
-def shown(text: str) -> bytes:
+def shown(text: str | bytes) -> bytes:
     """What qstat's C library lets through: a byte it cannot print becomes a caret and the byte 64 higher."""
-    raw = text.encode("utf-8", "surrogateescape")
+    raw = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
     return b"".join(
-        bytes((byte,)) if 0x20 <= byte < 0x7F or byte in b"\n\t" else bytes((0x5E, (byte + 64) & 0xFF))
-        for byte in raw
+        bytes((byte,)) if 0x20 <= byte < 0x7F or byte in b"\n\t" else bytes((0x5E, (byte + 64) & 0xFF)) for byte in raw
     )
 
 
-def folded(name: str, value: bytes, *, wide: bool = False) -> bytes:
+def folded(name: str, value: str, *, wide: bool = False) -> bytes:
     """``    name = value``, folded inside words into lines that go on after a newline and a tab.
 
-    A piece between commas that does not fit is moved to the next line first, then cut.
+    A piece between commas that does not fit goes to the next line as a whole, and is cut if it does not fit
+    there either. The widths are those recorded: a full first line is followed by a tab even at the end.
     """
-    head = b"    " + name.encode() + b" = "
-    if wide or b"\n" in value:
-        return head + value + b"\n"
-    line, lines = head, []
-    start = len(head)
-    pieces = re.findall(rb"[^,]*,|[^,]+\Z", value)
-    for piece in pieces:
-        if len(line) + len(piece) > _WIDTH - 1 and len(line) > start and pieces[1:]:
+    line, lines, limit = b"    " + name.encode() + b" = ", [], _FIRST_LINE
+    raw = value.encode("utf-8", "surrogateescape")
+    if wide:
+        return line + shown(value) + b"\n"
+    for index, piece in enumerate(re.findall(rb"[^,]*,|[^,]+\Z", raw)):
+        if index and line != b"\t" and len(line) + len(piece) > limit:
             lines.append(line)
-            line, start = b"\t", 1
-        # A tab counts as one column; the first line holds one character more than those after it.
-        while len(line) + len(piece) > _limit(line):
-            room = _limit(line) - len(line)
+            line, limit = b"\t", _LINE_AFTER_COMMA
+        while len(line) + len(piece) >= limit + (limit != _FIRST_LINE):
+            room = limit - len(line)
             lines.append(line + piece[:room])
-            line, piece, start = b"\t", piece[room:], 1
+            line, piece, limit = b"\t", piece[room:], _LINE_AFTER_CUT
         line += piece
-    return b"\n".join([*lines, line]) + b"\n"
-
-
-def _limit(line: bytes) -> int:
-    return _WIDTH if line.startswith(b" ") else 72
+    return b"\n".join(shown(part) for part in [*lines, line]) + b"\n"
 
 
 def text_record(title: str, attributes: Iterable[Attribute], *, wide: bool = False) -> bytes:
@@ -59,7 +52,7 @@ def text_record(title: str, attributes: Iterable[Attribute], *, wide: bool = Fal
     lines = [title.encode() + b"\n"]
     for attribute in attributes:
         name = f"{attribute.name}.{attribute.resource}" if attribute.resource else attribute.name
-        lines.append(folded(name, shown(attribute.value), wide=wide))
+        lines.append(folded(name, attribute.value, wide=wide))
     return b"".join(lines) + b"\n"
 
 

@@ -140,9 +140,7 @@ async def qalter(call: Call, scheduler: Scheduler) -> Answer:
             )
             if job.state is State.RUNNING:
                 if not only_walltime:
-                    raise PBSError(
-                        errors.WRONG_STATE, f"Cannot modify attribute while job running {job.job_id}"
-                    )
+                    raise PBSError(errors.WRONG_STATE, f"Cannot modify attribute while job running {job.job_id}")
                 if walltime > request.walltime_seconds and not call.user.is_operator:
                     raise errors.not_permitted(job.job_id)
             elif not only_walltime:
@@ -182,6 +180,4 @@ async def qselect(call: Call, scheduler: Scheduler) -> Answer:
             and (users is None or job.request.owner in users)
         )
 
-    return Answer(
-        stdout=encoded("".join(f"{job.job_id}\n" for job in scheduler.jobs.values() if matches(job)))
-    )
+    return Answer(stdout=encoded("".join(f"{job.job_id}\n" for job in scheduler.jobs.values() if matches(job))))

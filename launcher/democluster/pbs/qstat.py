@@ -48,9 +48,7 @@ async def qstat(call: Call, scheduler: Scheduler) -> Answer:
     line = getopt(call.arguments, SPEC)
     # qstat takes options among its operands as well.
     while any(operand.startswith("-") and len(operand) > 1 for operand in line.operands):
-        index = next(
-            i for i, operand in enumerate(line.operands) if operand.startswith("-") and len(operand) > 1
-        )
+        index = next(i for i, operand in enumerate(line.operands) if operand.startswith("-") and len(operand) > 1)
         rest = getopt(line.operands[index:], SPEC)
         line = Parsed(line.options + rest.options, line.operands[:index] + rest.operands,
                       line.complaints + rest.complaints)  # fmt: skip

@@ -5,7 +5,6 @@ Not imitated: job arrays, dependencies, interactive jobs and staging; they are r
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 
@@ -53,9 +52,7 @@ async def qsub(call: Call, scheduler: Scheduler) -> Answer:
         if complaints:
             raise UsageError("\nqsub: ".join(complaints))
         if line.has("I"):
-            raise PBSError(
-                1, "\tstandard input and output must be a terminal for\n\tinteractive job submission"
-            )
+            raise PBSError(1, "\tstandard input and output must be a terminal for\n\tinteractive job submission")
         script, name = await _script(call, line)
         inside = getopt(directives(script, line.last("C", "#PBS")), SPEC)
         if complaints := inside.complaints + _complaints(inside):
@@ -82,9 +79,7 @@ def _complaints(line: Parsed) -> list[str]:
         "k": {"o", "e", "oe", "eo", "n", "od", "ed", "oed", "eod", "d", "doe", "deo"},
     }
     complaints = [
-        f"illegal -{name} value"
-        for name, value in line.options
-        if name in allowed and value not in allowed[name]
+        f"illegal -{name} value" for name, value in line.options if name in allowed and value not in allowed[name]
     ]
     for name, value in line.options:
         if name == "N":
@@ -199,5 +194,5 @@ def _path(call: Call, text: str) -> str:
         return ""
     host, colon, rest = text.partition(":")
     path = rest if colon and "/" not in host else text
-    absolute = os.path.join(call.folder, path)
+    absolute = str(Path(call.folder) / path) + ("/" if path.endswith("/") else "")
     return absolute + "/" if not absolute.endswith("/") and Path(absolute).is_dir() else absolute

@@ -158,7 +158,7 @@ def read_resources(lists: Sequence[str]) -> Resources:
     return _arranged(values, chunk_level)
 
 
-def _arranged(values: dict[str, str], chunk_level: list[str]) -> Resources:
+def _arranged(values: dict[str, str], chunk_level: Sequence[str]) -> Resources:
     given: dict[str, str] = {}
     if "select" in values:
         select, place = values["select"], "free"

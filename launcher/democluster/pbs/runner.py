@@ -121,7 +121,8 @@ class ProcessRunner(Runner):
             shutil.rmtree(self.place.temporary, ignore_errors=True)
 
     async def _follow(self, process: asyncio.subprocess.Process, on_start: Callable[[int], None]) -> Outcome:
-        assert process.stdout is not None
+        if process.stdout is None:
+            raise OSError("the shepherd has no pipe")
         async for line in process.stdout:
             report = json.loads(line)
             if "session" in report:
@@ -135,10 +136,10 @@ class ProcessRunner(Runner):
     @staticmethod
     async def _end(process: asyncio.subprocess.Process) -> None:
         """Closing its stdin lets a shepherd kill the tree and go."""
-        assert process.stdin is not None
-        process.stdin.close()
-        with contextlib.suppress(ConnectionError):
-            await process.stdin.wait_closed()
+        if process.stdin is not None:
+            process.stdin.close()
+            with contextlib.suppress(ConnectionError):
+                await process.stdin.wait_closed()
         await process.wait()
 
     def order(self, line: str) -> None:

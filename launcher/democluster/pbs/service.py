@@ -54,9 +54,7 @@ class Identities:
 class Service:
     """The socket ``pbs/run/socket`` below the cluster's folder."""
 
-    def __init__(
-        self, scheduler: Scheduler, identities: Identities, lose_connections: Callable[[str], None]
-    ) -> None:
+    def __init__(self, scheduler: Scheduler, identities: Identities, lose_connections: Callable[[str], None]) -> None:
         self.scheduler = scheduler
         self.identities = identities
         self._lose_connections = lose_connections
@@ -138,7 +136,7 @@ class Service:
     def _call(self, request: bytes, read_stdin: Callable[[], Awaitable[bytes]]) -> Call | None:
         """The request in our words. Raises ValueError on nonsense."""
         command, folder, count, *rest = request.decode("utf-8", "surrogateescape").split("\0")
-        if command not in COMMANDS or not 0 <= int(count) <= len(rest) or not os.path.isabs(folder):
+        if command not in COMMANDS or not 0 <= int(count) <= len(rest) or not folder.startswith("/"):
             raise ValueError("not a request of our client")
         environment = dict(item.split("=", 1) for item in rest[int(count) :] if "=" in item)
         user = self.identities.account(environment.pop(IDENTITY_VARIABLE, ""))

@@ -8,6 +8,8 @@ The end of stdin, SIGTERM, SIGINT, SIGHUP or the death of the server kills the w
 left the session with setsid are found all the same, because the kernel hands orphans to a subreaper.
 """
 
+# starts with every job or cluster: only small modules; a job is an exec
+# ruff: noqa: PTH, SIM105, S606
 from __future__ import annotations
 
 import ctypes
@@ -67,7 +69,7 @@ def _kill_tree() -> None:
 
 def _reap() -> dict[int, tuple[int, Any]]:
     """Ended children with their wait status and usage."""
-    ended = {}
+    ended: dict[int, tuple[int, Any]] = {}
     while True:
         try:
             pid, status, usage = os.wait4(-1, os.WNOHANG)

@@ -62,9 +62,7 @@ def _write_node_file(path: Path, job: Job) -> None:
     """One line per MPI process, at least one per chunk."""
     hosts = [part.partition("/")[0] for part in job.execution_host.split("+")]
     lines = [
-        host
-        for host, chunk in zip(hosts, job.request.chunks, strict=True)
-        for _ in range(max(1, chunk.mpi_processes))
+        host for host, chunk in zip(hosts, job.request.chunks, strict=True) for _ in range(max(1, chunk.mpi_processes))
     ]
     path.parent.mkdir(mode=0o755, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines))

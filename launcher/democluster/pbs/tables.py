@@ -25,7 +25,7 @@ _WIDE_HEAD = """
                                                                                                    Req'd  Req'd   Elap
 Job ID                         Username        Queue           Jobname         SessID   NDS  TSK   Memory Time  S Time
 ------------------------------ --------------- --------------- --------------- -------- ---- ----- ------ ----- - -----
-"""  # noqa: E501, W291  as PBS prints it
+"""  # noqa: W291  as PBS prints it
 _WIDTHS = {False: (15, 8, 8, 10, 6, 3, 3), True: (30, 15, 15, 15, 8, 4, 5)}
 _QUEUE_HEAD = (
     "Queue              Max   Tot Ena Str   Que   Run   Hld   Wat   Trn   Ext Type\n"
@@ -114,8 +114,7 @@ def queue_table(queues: Iterable[tuple[QueueDefinition, list[Job]]]) -> str:
         counts = state_counts(jobs)
         enabled, started = ("yes" if flag else "no" for flag in (queue.is_enabled, queue.is_started))
         rows += (
-            f"{queue.name[:16]:<16} {0:>5} {sum(counts.values()):>5} {enabled:>3} {started:>3} "
-            f"{_counts(counts)} Exe*\n"
+            f"{queue.name[:16]:<16} {0:>5} {sum(counts.values()):>5} {enabled:>3} {started:>3} {_counts(counts)} Exe*\n"
         )
     return _QUEUE_HEAD + rows
 

@@ -20,9 +20,7 @@ _DURATION = re.compile(r"[0-9]{1,9}(?::[0-9]{1,9}){0,2}")
 
 JOB_RESOURCES = frozenset({"walltime", "cput", "mem", "ncpus", "ngpus", "vmem", "pmem", "mpiprocs", "software",
                            "nodes", "select", "place", "min_walltime", "max_walltime"})  # fmt: skip
-CHUNK_RESOURCES = frozenset(
-    {"ncpus", "mem", "ngpus", "vmem", "mpiprocs", "ompthreads", "host", "vnode", "arch"}
-)
+CHUNK_RESOURCES = frozenset({"ncpus", "mem", "ngpus", "vmem", "mpiprocs", "ompthreads", "host", "vnode", "arch"})
 
 
 def size_kib(text: str, name: str) -> int:
