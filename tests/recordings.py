@@ -34,7 +34,6 @@ def openpbs(name: str) -> Recording:
     raw = (CAPTURES / "openpbs" / f"{name}.txt").read_bytes()
     command = re.search(rb"^\$ (.*)$", raw, re.MULTILINE)
     exit_status = _EXIT.search(raw)
-    assert command, name
     assert exit_status, name
     streams: dict[bytes, bytes] = {}
     position = exit_status.end()
@@ -42,7 +41,7 @@ def openpbs(name: str) -> Recording:
         position = match.end() + int(match[2])
         streams[match[1]] = raw[match.end() : position]
     result = CommandResult(int(exit_status[1]), streams[b"stdout"], streams[b"stderr"])
-    return Recording(name, command[1].decode(), result)
+    return Recording(name, command[1].decode() if command else "", result)
 
 
 def slurm(name: str) -> Recording:

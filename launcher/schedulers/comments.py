@@ -102,9 +102,7 @@ def explain(comment: str) -> WaitReason:
     if _SLURM_LIMIT.fullmatch(slurm_word):
         return WaitReason("waiting.project_limit" if "Grp" in slurm_word[:8] else "waiting.user_limit")
     if amount:
-        return WaitReason(
-            f"waiting.{_BUSY_BY_RESOURCE.get(str(amount['resource']), 'resource_busy')}", amount
-        )
+        return WaitReason(f"waiting.{_BUSY_BY_RESOURCE.get(str(amount['resource']), 'resource_busy')}", amount)
     for pattern, code in _PBS:
         if pattern.search(words):
             return WaitReason(f"waiting.{code}")

@@ -134,9 +134,7 @@ _CAUSES = (
 """Causes that a job script or the programs in it name in the log."""
 
 _DELETED = re.compile(r"\bterminated(?: by ([A-Za-z0-9_][A-Za-z0-9._-]{0,127})@)?")
-_SHUT_DOWN = re.compile(
-    r"\bShutting down on /api/shutdown request|\bShutdown (?:signal )?confirmed", re.IGNORECASE
-)
+_SHUT_DOWN = re.compile(r"\bShutting down on /api/shutdown request|\bShutdown (?:signal )?confirmed", re.IGNORECASE)
 
 
 def ending(
@@ -222,9 +220,7 @@ def _signal(exit_status: int) -> int | None:
 def _deleted(status: JobStatus) -> Ending | None:
     """Whether somebody deleted the job outside the portal, and who where the scheduler says so."""
     match = _DELETED.search(status.comment[:_LINE_LIMIT])
-    never_ran = (
-        status.exit_status is None and status.started_at is None and status.raw_state not in ("", "COMPLETED")
-    )
+    never_ran = status.exit_status is None and status.started_at is None and status.raw_state not in ("", "COMPLETED")
     by_term = status.exit_status == 256 + 15  # seen: qdel
     if not (match or never_ran or by_term or status.raw_state == "CANCELLED"):
         return None

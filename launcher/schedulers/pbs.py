@@ -26,11 +26,11 @@ from launcher.schedulers.base import (
     SchedulerUnavailable,
     StatusReport,
 )
+from launcher.schedulers.framing import framed_answers, one_command_per_job
 from launcher.schedulers.pbs_answers import (
     DELIMITER,
     Record,
     dsv_records,
-    framed_answers,
     job_status,
     said_finished,
     text_records,
@@ -41,14 +41,6 @@ JOB_ID = re.compile(r"[0-9]{1,18}(?:\[[0-9]{0,9}\])?(?:\.[A-Za-z0-9](?:[A-Za-z0-
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,127}\$?")
 _NO_HISTORY = b"not configured to maintain job history"
 _MISSING_OPTION = re.compile(rb"(?:invalid|illegal|unknown|unrecognized) option -- '?([A-Za-z])")
-
-# One qstat per job, each answer preceded by id, exit status and length in bytes, so that no job's text can
-# pass for another's. The arguments are the command, its options in one word, then the ids; nothing is put
-# into the script.
-_FRAMED_QSTAT = (
-    'command=$1; options=$2; shift 2; for id do answer=$("$command" $options "$id"); '
-    'printf "%s %d %d\\n%s\\n" "$id" "$?" "${#answer}" "$answer"; done'
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +77,18 @@ def only_job_id(result: CommandResult) -> str:
     if len(ids) != 1:
         raise pbs_codes.unavailable(result, "qsub accepted something and printed no job id")
     return ids[0]
+
+
+def parse_job_ids(result: CommandResult) -> tuple[str, ...]:
+    """The ids in qselect's answer, oldest first. Raises SchedulerUnavailable unless it is whole and nothing
+    else.
+    """
+    lines = decoded(result.stdout).split("\n")
+    if result.exit_status or lines.pop() or pbs_codes.mentions_connection(result):
+        raise pbs_codes.unavailable(result, "qselect gave no whole answer")
+    if not all(JOB_ID.fullmatch(line) for line in lines):
+        raise pbs_codes.unavailable(result, "qselect answered with something that is no job id")
+    return tuple(sorted(dict.fromkeys(lines), key=lambda job_id: int(re.split(r"[\[.]", job_id)[0])))
 
 
 class PBS(Scheduler):
@@ -141,31 +145,22 @@ class PBS(Scheduler):
         """Without history a job that has already ended is not found; with ``-x`` and no history nothing is
         (unavailable).
         """
-        lines = decoded(result.stdout).split("\n")
-        if (
-            result.exit_status
-            or self._lacks_history(result)
-            or lines.pop()
-            or pbs_codes.mentions_connection(result)
-        ):
-            raise pbs_codes.unavailable(result, "qselect gave no whole answer")
-        if not all(JOB_ID.fullmatch(line) for line in lines):
-            raise pbs_codes.unavailable(result, "qselect answered with something that is no job id")
-        return tuple(sorted(dict.fromkeys(lines), key=lambda job_id: int(re.split(r"[\[.]", job_id)[0])))
+        if self._lacks_history(result):
+            raise pbs_codes.unavailable(result)
+        return parse_job_ids(result)
 
     def status_command(self, job_ids: Sequence[str]) -> Command:
-        """One request for all ids, times in UTC. ``LC_ALL=C`` makes the shell count bytes in the fallback."""
+        """One request for all ids, times in UTC; one qstat per id for a client without dsv."""
         if not job_ids:
             raise SchedulerError("no job to ask for", code="scheduler.bad_job_id")
         ids = tuple(check_job_id(job_id) for job_id in job_ids)
-        history = ("-x",) if self.client.history else ()
         qstat = self.command_path("qstat")
-        if self.client.dsv:
-            grouped = ("-E",) if self.client.grouped else ()
-            argv = (qstat, *grouped, *history, "-f", "-F", "dsv", "-D", DELIMITER, *ids)
-        else:
-            argv = ("sh", "-c", _FRAMED_QSTAT, "sh", qstat, "-xf" if history else "-f", *ids)
-        return Command(argv, environment={"TZ": "UTC", "LC_ALL": "C"})
+        if not self.client.dsv:
+            return one_command_per_job(qstat, "-xf" if self.client.history else "-f", ids)
+        grouped = ("-E",) if self.client.grouped else ()
+        history = ("-x",) if self.client.history else ()
+        argv = (qstat, *grouped, *history, "-f", "-F", "dsv", "-D", DELIMITER, *ids)
+        return Command(argv, environment={"TZ": "UTC"})
 
     def parse_status(self, result: CommandResult, job_ids: Sequence[str]) -> StatusReport:
         """Ids left out of a whole answer are missing; a failed connection, a cut or an odd answer says
@@ -202,9 +197,7 @@ class PBS(Scheduler):
             if exit_status == 0:
                 first = text_records(answer, b"Job Id: ")[:1]
                 if not first or first[0][0] != job_id:
-                    raise pbs_codes.unavailable(
-                        result, f"qstat was asked for {job_id} and showed something else"
-                    )
+                    raise pbs_codes.unavailable(result, f"qstat was asked for {job_id} and showed something else")
                 records += first
             elif exit_status not in (pbs_codes.UNKNOWN_JOB, pbs_codes.FINISHED):
                 raise pbs_codes.unavailable(result, f"qstat failed with exit status {exit_status}")

@@ -132,29 +132,6 @@ def text_records(stdout: bytes, label: bytes) -> list[tuple[str, Record]]:
     return records
 
 
-_FRAME = re.compile(rb"(\S{1,256}) (\d{1,3}) (\d{1,9})\n")
-
-
-def framed_answers(stdout: bytes) -> list[tuple[str, int, bytes]]:
-    """Id, exit status and output of each part of an answer whose parts are preceded by their length in bytes.
-
-    A length cannot be forged by what the part contains. Raises SchedulerUnavailable when the frame does not
-    fit.
-    """
-    answers: list[tuple[str, int, bytes]] = []
-    position = 0
-    while position < len(stdout):
-        match = _FRAME.match(stdout, position)
-        if not match:
-            raise SchedulerUnavailable("the answers of qstat cannot be told apart")
-        start, length = match.end(), int(match[3])
-        position = start + length + 1
-        if stdout[position - 1 : position] != b"\n":
-            raise SchedulerUnavailable("the answer of qstat is cut short")
-        answers.append((decoded(match[1]), int(match[2]), stdout[start : position - 1]))
-    return answers
-
-
 _SAID_FINISHED = re.compile(r"qstat: (\S{1,256}) Job has finished")
 
 

@@ -79,9 +79,7 @@ def raise_rejection(result: CommandResult) -> NoReturn:
         narrow = "bad_name"  # seen
     elif result.exit_status == USAGE:
         words = words.partition("\nusage:")[0]
-    raise SubmitRejected(
-        words, code=f"scheduler.rejected.{narrow}", params={"exit_status": result.exit_status}
-    )
+    raise SubmitRejected(words, code=f"scheduler.rejected.{narrow}", params={"exit_status": result.exit_status})
 
 
 def raise_for_job(result: CommandResult) -> NoReturn:

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from launcher.schedulers.base import Scheduler
 from launcher.schedulers.pbs import PBS
+from launcher.schedulers.slurm import Slurm
+from launcher.schedulers.torque import Torque
 
-_ADAPTERS: dict[str, type[Scheduler]] = {"pbs": PBS}
+_ADAPTERS: dict[str, type[Scheduler]] = {"pbs": PBS, "torque": Torque, "slurm": Slurm}
 
 
 def adapter(name: str, commands_folder: str = "") -> Scheduler:
