@@ -62,9 +62,9 @@ class LoginServer(asyncssh.SSHServer):
         same = hmac.compare_digest(wanted.encode(), password.encode("utf-8", "surrogateescape"))
         return same and account is not None
 
-    def connection_requested(
+    def connection_requested(  # type: ignore[override]  # asyncssh awaits it and takes its own forwarder
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
-    ) -> Coroutine[Any, Any, SSHForwarder]:  # type: ignore[override]  # asyncssh awaits it and takes its own forwarder
+    ) -> Coroutine[Any, Any, SSHForwarder]:
         """A tunnel. Names of nodes and loopback addresses lead to this machine, nothing else anywhere."""
         node = dest_host if any(node.name == dest_host for node in self._host.settings.nodes) else ""
         if not node and not _is_loopback(dest_host):

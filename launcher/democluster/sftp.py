@@ -5,8 +5,8 @@ what the permissions give to "others" along the whole path. Symlinks are followe
 that leads out of the home opens nothing. There is no chroot: paths are those that commands see as well.
 """
 
-# SFTP paths are bytes, which pathlib does not take
-# ruff: noqa: PTH
+# SFTP paths are bytes, which pathlib does not take.
+# ruff: noqa: PTH102, PTH104, PTH105, PTH106, PTH107, PTH110, PTH115, PTH116, PTH118, PTH211
 from __future__ import annotations
 
 import errno

@@ -6,8 +6,8 @@ Jobs have a shepherd each that does better; this catches what runs for people's 
 were killed themselves.
 """
 
-# starts with every job or cluster: only small modules; a job is an exec
-# ruff: noqa: PTH, SIM105, S606
+# Starts with every job or cluster: only small modules; a job is an exec.
+# ruff: noqa: PTH123, PTH208
 import os
 import signal
 import sys

@@ -6,8 +6,8 @@ in 8 hexadecimal digits, and so many bytes: O stdout, E stderr, X exit code, I s
 there were no server, K end without a word.
 """
 
-# pathlib alone would double the start-up time
-# ruff: noqa: PTH
+# Pathlib alone would double the start-up time.
+# ruff: noqa: PTH109
 import os
 import sys
 from _socket import AF_UNIX, SOCK_STREAM, socket
@@ -49,7 +49,7 @@ def _write(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def _no_server(command: str, arguments: list) -> int:  # type: ignore[type-arg]  # built-in names only, see above
+def _no_server(command: str, arguments: list[str]) -> int:
     """What each command says when nobody listens (recorded)."""
     server, text = "demo-pbs", "Connection refused\n"
     if command == "qdel":
@@ -108,7 +108,7 @@ def main() -> int:
         return 1
 
 
-def _names_in_v(arguments: list) -> list:  # type: ignore[type-arg]  # built-in names only, see above
+def _names_in_v(arguments: list[str]) -> list[str]:
     """Names that ``qsub -v NAME`` may take from the environment."""
     return [part for word in arguments for part in word.removeprefix("-v").split(",") if part.isidentifier()]
 

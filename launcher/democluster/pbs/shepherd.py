@@ -8,8 +8,8 @@ The end of stdin, SIGTERM, SIGINT, SIGHUP or the death of the server kills the w
 left the session with setsid are found all the same, because the kernel hands orphans to a subreaper.
 """
 
-# starts with every job or cluster: only small modules; a job is an exec
-# ruff: noqa: PTH, SIM105, S606
+# Starts with every job or cluster: only small modules; a job is an exec.
+# ruff: noqa: PTH119, PTH123, PTH208, S606, SIM105
 from __future__ import annotations
 
 import ctypes
