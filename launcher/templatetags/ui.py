@@ -90,8 +90,8 @@ def between(later: dt.datetime | None, earlier: dt.datetime | None) -> float | N
 def show_field(bound: BoundField) -> dict[str, object]:
     """A form field with its label, help, errors and the classes of the theme.
 
-    A form may mark a field object with ``shown_when = ("other field", ("value", …))``: the page then shows it only
-    while the other field has one of these values.
+    A field ``<name>_path`` beside a choice ``<name>`` is shown only while that choice is ``path``: it asks for what
+    the list does not hold. Without JavaScript both are there.
     """
     widget = bound.field.widget
     is_check = isinstance(widget, forms.CheckboxInput)
@@ -100,14 +100,14 @@ def show_field(bound: BoundField) -> dict[str, object]:
     classes = " ".join(
         part for part in (str(widget.attrs.get("class", "")), name, "is-invalid" if bound.errors else "") if part
     )
-    other, values = getattr(bound.field, "shown_when", ("", ()))
+    choice = bound.name.removesuffix("_path")
+    is_path_of = choice if choice != bound.name and choice in bound.form.fields else ""
     return {
         "field": bound,
         "control": bound if is_many else bound.as_widget(attrs={"class": classes}),
         "is_check": is_check,
         "is_many": is_many,
-        "shown_when": bound.form.add_prefix(other) if other else "",
-        "shown_values": " ".join(values),
+        "shown_when": bound.form.add_prefix(is_path_of) if is_path_of else "",
     }
 
 
