@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from launcher.demo import ports
@@ -33,7 +33,6 @@ READY_SECONDS = 90.0
 ENDED_SECONDS = 60.0
 START_SECONDS = 120.0
 LAST_LINES = 15
-LIVE_STATES = ("submitting", "queued", "starting", "ready", "stopping")
 
 Result = TypeVar("Result")
 
@@ -137,13 +136,18 @@ class _Check:
             result = do()
         except Exception as error:  # whatever it was, the step failed and the person wants to know which
             self._steps.failed()
-            path = self._folder.logs / f"{log}.log"
+            path = self._job_log() or self._folder.logs / f"{log}.log"
             lines = path.read_text("utf-8", "replace").splitlines()[-LAST_LINES:] if path.exists() else []
             self._steps.say(f"The step “{label}” failed: {error or type(error).__name__}")
             self._steps.say("\n".join([f"The last lines of {path}:", *(f"    {line}" for line in lines)]))
             raise StepError from error
         self._steps.done(note(result))
         return result
+
+    def _job_log(self) -> Path | None:
+        """The log of our session's job, once it has written one: it knows most."""
+        homes = self._folder.cluster / "home"
+        return next(homes.glob(f"*/.footbridge/sessions/{self._session}/session.log"), None) if self._session else None
 
     def _sign_in(self) -> Account:
         busy = []
@@ -153,30 +157,22 @@ class _Check:
             answer = self._browser.submit(form, username=account.name, password=account.password)
             if answer.status != 302:
                 raise StepError(f"signing in as {account.name} was answered with {answer.brief}")
-            if not any(session["state"] in LIVE_STATES for session in self._sessions()):
+            if not any(found["state"] != "ended" for found in self._api("sessions")["sessions"]):
                 return account
             busy.append(account.name)
         raise StepError(
             f"{' and '.join(busy)} have a session already, and the check stops only its own. Stop one of them."
         )
 
-    def _api(self, path: str) -> dict[str, object] | list[dict[str, object]]:
+    def _api(self, path: str) -> dict[str, Any]:
         answer = self._browser.get(f"{self._url}/api/v1/{path}")
-        if answer.status != 200:
+        document = answer.json() if answer.status == 200 else None
+        if not isinstance(document, dict):
             raise StepError(f"/api/v1/{path} answered {answer.brief}")
-        return answer.json()  # type: ignore[return-value]  # the API's documents are objects and lists of objects
+        return document
 
-    def _sessions(self) -> list[dict[str, object]]:
-        found = self._api("sessions")
-        if isinstance(found, dict):
-            found = found["items"]  # type: ignore[assignment]
-        return found  # type: ignore[return-value]
-
-    def _look(self) -> dict[str, object]:
-        found = self._api(f"sessions/{self._session}")
-        if not isinstance(found, dict):
-            raise StepError("the API gave a list for one session")
-        return found
+    def _look(self) -> dict[str, Any]:
+        return self._api(f"sessions/{self._session}")
 
     def _launch(self) -> None:
         form = _form_with(self._browser.get(f"{self._url}/launch/{APP}/"), "cores")
@@ -187,7 +183,7 @@ class _Check:
         self._page = urljoin(self._url, path)
         self._session = path.split("/")[2]
 
-    def _await(self, state: str, seconds: float) -> dict[str, object]:
+    def _await(self, state: str, seconds: float) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         while True:
             session = self._look()
@@ -224,10 +220,10 @@ class _Check:
         answer = self._browser.submit(self._stop_form())
         if answer.status != 302:
             raise StepError(f"Stop was answered with {answer.brief}")
-        reason = _reason(self._await("ended", ENDED_SECONDS))
-        if reason != "stopped_by_user":
-            raise StepError(f"it ended with the reason “{reason}”")
-        return reason
+        ended = self._await("ended", ENDED_SECONDS)
+        if (ended["end"] or {}).get("reason") != "stopped_by_user":
+            raise StepError(f"it ended with another reason, {_reason(ended)}")
+        return "stopped_by_user"
 
     def _stop_form(self) -> Form:
         return _form_to(self._browser.get(self._page), f"/sessions/{self._session}/stop/")
@@ -236,7 +232,7 @@ class _Check:
         """After a failure: leave no session of ours behind, as far as that is possible."""
         if self._session:
             try:
-                if self._look()["state"] in LIVE_STATES:
+                if self._look()["state"] != "ended":
                     self._browser.submit(self._stop_form())
             except Exception as error:  # the failure itself has been told; this one is said and no more
                 self._steps.say(f"The session {self._session} could not be stopped: {error}")
@@ -256,8 +252,10 @@ class _Check:
         return words[-1] if words else "intact"
 
 
-def _reason(session: dict[str, object]) -> str:
-    return str(session.get("end_reason") or session.get("reason") or "no reason given")
+def _reason(session: dict[str, Any]) -> str:
+    end = session["end"] or {}
+    details = " · ".join(part for part in (end.get("message"), end.get("details")) if part)
+    return f"{end.get('reason', 'no reason given')}{': ' + details if details else ''}"
 
 
 def _form_with(page: Answer, field: str) -> Form:

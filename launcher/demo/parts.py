@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import shutil
 import socket
 import sys
@@ -98,6 +99,14 @@ def cluster(folder: DemoFolder, *, port: int) -> Part:
             return link.recv(4) == b"SSH-"
 
     return Part("demo cluster", process, is_ready, 30)
+
+
+def host_key(cluster: Part) -> str:
+    """The public host key that a demo cluster which is ready told in its line. Raises DemoError."""
+    found = re.search(r"^ready .*\bhost_key=([^:\s]+):(\S+)", cluster.process.output(), re.MULTILINE)
+    if not found:
+        raise DemoError(f"The demo cluster did not tell its host key; see {cluster.process.log}")
+    return f"{found[1]} {found[2]}"
 
 
 def web(folder: DemoFolder, *, host: str, port: int) -> Part:

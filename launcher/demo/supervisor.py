@@ -99,7 +99,7 @@ class Supervisor:
         self._await(valkey)
         self._await(cluster, note=f"SSH on port {cluster_port}")
         settings = DemoSettings(root=folder.cluster, port=cluster_port)
-        host_key = (folder.cluster / HOST_KEY).read_text().strip()
+        host_key = parts.host_key(cluster)
         folder.clusters_file.write_text(
             clusters_text(settings, port=cluster_port, host_key=host_key), "utf-8"
         )
@@ -216,10 +216,6 @@ class Supervisor:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-HOST_KEY = "ssh_host_key.pub"
-"""The demo cluster's public host key, in its folder."""
 
 
 def refuse_taken_port(host: str, port: int, *, name: str) -> None:

@@ -3,7 +3,8 @@
 
 DEMO_ROOT=@ROOT@
 DEMO_VENV_BIN=@VENV@
-PATH="$PATH:$DEMO_ROOT/pbs/bin:$DEMO_ROOT/standins"
+# The site's default environment has Jupyter; the module puts it first.
+PATH="$PATH:$DEMO_ROOT/pbs/bin:$DEMO_ROOT/standins:$DEMO_VENV_BIN"
 if [ -n "${DEMO_NODE:-}" ]; then
     # All nodes are this machine: let "hostname" name the node that the scheduler chose.
     PATH="$DEMO_ROOT/node-bin:$PATH"
@@ -51,3 +52,6 @@ module() {
 }
 export -f module
 export DEMO_ROOT DEMO_VENV_BIN
+
+# What people get who ask for no environment of their own.
+module load python/3.11
