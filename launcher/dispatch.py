@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import structlog
 from channels.layers import get_channel_layer
 from django.core.cache import cache
@@ -79,7 +81,7 @@ def drop_access(*, session_id: str = "", user_id: int | None = None) -> None:
     transaction.on_commit(lambda: _broadcast([PROXY_GROUP], message))
 
 
-def _broadcast(groups: list[str], message: dict[str, object]) -> None:
+def _broadcast(groups: list[str], message: Mapping[str, object]) -> None:
     layer = get_channel_layer()
 
     async def send() -> None:

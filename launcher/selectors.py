@@ -109,7 +109,7 @@ def _target(session: InteractiveSession) -> Target | None:
         host=session.upstream_host,
         port=session.upstream_port,
         base_url=session.base_url,
-        flavor=session.upstream_flavor,
+        flavor="identity" if session.upstream_flavor == "identity" else "token",
         secret=sealing.unseal(session.secret_encrypted),
     )
 

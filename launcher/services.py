@@ -214,14 +214,14 @@ def record_answer(
         session.missing_count = decision.missing_count
         if status is not None:
             _copy_status(session, status)
-        if decision.move_to is not None and _move(session, decision.move_to):
-            if decision.move_to is SessionState.STARTING:
-                session.started_at = now()
-                record(
-                    events.SessionStarted(execution_host=session.execution_host),
-                    actor=session.username,
-                    session_id=session.id,
-                )
+        moved = decision.move_to is not None and _move(session, decision.move_to)
+        if moved and decision.move_to is SessionState.STARTING:
+            session.started_at = now()
+            record(
+                events.SessionStarted(execution_host=session.execution_host),
+                actor=session.username,
+                session_id=session.id,
+            )
         session.save()
         if decision.start_timed_out:
             _request_stop(

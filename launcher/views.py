@@ -199,8 +199,8 @@ def stop(request: HttpRequest, session_id: str) -> HttpResponse:
 def history(request: HttpRequest) -> HttpResponse:
     """My ended sessions."""
     page = Paginator(selectors.history(signed_in_user(request)), 20).get_page(request.GET.get("page"))
-    page.object_list = [card_of(session) for session in page.object_list]
-    return render(request, "launcher/history.html", {"page_obj": page})
+    context = {"page_obj": page, "cards": [card_of(session) for session in page]}
+    return render(request, "launcher/history.html", context)
 
 
 @login_required
@@ -211,8 +211,8 @@ def all_sessions(request: HttpRequest) -> HttpResponse:
     if not user.may_audit:
         raise Http404
     page = Paginator(selectors.all_live_sessions(), 50).get_page(request.GET.get("page"))
-    page.object_list = [card_of(session, user) for session in page.object_list]
-    return render(request, "launcher/all_sessions.html", {"page_obj": page})
+    context = {"page_obj": page, "cards": [card_of(session, user) for session in page]}
+    return render(request, "launcher/all_sessions.html", context)
 
 
 @login_required

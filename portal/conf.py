@@ -9,12 +9,11 @@ from __future__ import annotations
 import functools
 import stat
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from typing_extensions import Annotated
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The folder that holds ``manage.py``."""
@@ -31,7 +30,9 @@ def _private(path: Path) -> bool:
 class Conf(BaseSettings):
     """What an administrator can set. Each attribute is read from ``PORTAL_`` plus its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="PORTAL_", env_file=PROJECT / ".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="PORTAL_", env_file=PROJECT / ".env", extra="ignore", frozen=True
+    )
 
     secret_key: SecretStr
     """Signs cookies. At least 32 characters, random."""

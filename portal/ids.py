@@ -15,7 +15,10 @@ def random_name(length: int) -> str:
 
 
 def session_id() -> str:
-    """The public name of a session: 12 characters. With the prefix ``fb-`` it fits the 15-character job names of old PBS."""
+    """The public name of a session: 12 characters.
+
+    With the prefix ``fb-`` it fits the 15-character job names of old PBS.
+    """
     return random_name(12)
 
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from csp.constants import NONE, SELF
 from django.utils.translation import gettext_lazy as _
 
+from portal import celery as _celery  # noqa: F401  (binds shared tasks to our application in every process)
 from portal.conf import PROJECT, conf
 from portal.database import database_settings
 from portal.logs import configure_logs
@@ -18,6 +19,8 @@ LOGGING_CONFIG = None
 SECRET_KEY = CONF.secret_key.get_secret_value()
 DEBUG = CONF.debug
 _PORTAL_HOST = urlsplit(CONF.portal_url).hostname or "localhost"
+_PORT = urlsplit(CONF.portal_url).port
+_SESSIONS_ORIGINS = f"{urlsplit(CONF.portal_url).scheme}://*.{CONF.sessions_domain}" + (f":{_PORT}" if _PORT else "")
 ALLOWED_HOSTS = [_PORTAL_HOST, *(["localhost", "127.0.0.1", "[::1]"] if CONF.demo else [])]
 ROOT_URLCONF = "portal.urls"
 ASGI_APPLICATION = "portal.asgi.application"
@@ -115,7 +118,8 @@ CONTENT_SECURITY_POLICY = {
         "font-src": [SELF],
         "connect-src": [SELF],
         "manifest-src": [SELF],
-        "form-action": [SELF],
+        # Connect is a form whose answer leads to the session's own address: browsers check that step, too.
+        "form-action": [SELF, _SESSIONS_ORIGINS],
         "base-uri": [NONE],
         "frame-ancestors": [NONE],
     }

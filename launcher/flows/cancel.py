@@ -22,9 +22,7 @@ def cancel(session_id: str) -> None:
     cluster, scheduler = clusters()[session.cluster], scheduler_of(session.cluster)
     try:
         result = hands_loop().run(
-            hands().run(
-                cluster, session.username, scheduler.cancel_command(session.job_id), cluster.command_timeout_seconds
-            ),
+            hands().run(cluster, session.username, scheduler.cancel_command(session.job_id)),
             cluster.connect_timeout_seconds + cluster.command_timeout_seconds,
         )
         outcome = scheduler.parse_cancel(result)

@@ -18,6 +18,7 @@ from launcher.ssh.errors import SSHError
 from portal.accounts.models import User
 
 LOOK_SECONDS = 30
+_IMAGE_SUFFIXES = (".sif", ".simg", ".img")
 
 
 def default_cluster() -> Cluster:
@@ -84,5 +85,6 @@ async def _images(cluster: Cluster, username: str) -> tuple[str, ...]:
                 names = await files.names(folder, 500)
             except SSHError:
                 continue  # a library that is missing or closed to this user offers nothing
-            found += [f"{folder.rstrip('/')}/{name}" for name in sorted(names) if name.endswith((".sif", ".simg", ".img"))]
+            images = sorted(name for name in names if name.endswith(_IMAGE_SUFFIXES))
+            found += [f"{folder.rstrip('/')}/{name}" for name in images]
     return tuple(found)

@@ -71,9 +71,11 @@ def _take_up_what_was_dropped(cluster: Cluster, live: list[InteractiveSession]) 
     for session in services.sessions_waiting_for_submission(cluster.id, older_than_seconds=wait_seconds):
         dispatch.submit(session.id)
     for session in live:
-        if session.state == SessionState.STOPPING and session.cancelled_at is None and session.stop_requested_at:
-            if (now() - session.stop_requested_at).total_seconds() > wait_seconds:
-                dispatch.cancel(session.id)
+        asked_at = session.stop_requested_at
+        if session.state != SessionState.STOPPING or session.cancelled_at is not None or asked_at is None:
+            continue
+        if (now() - asked_at).total_seconds() > wait_seconds:
+            dispatch.cancel(session.id)
 
 
 def _interval_seconds(cluster: Cluster) -> float:
@@ -132,7 +134,7 @@ async def _ask_batch(cluster: Cluster, account: str, batch: list[InteractiveSess
 async def _status(cluster: Cluster, account: str, job_ids: list[str]) -> StatusReport:
     scheduler = scheduler_of(cluster.id)
     command = scheduler.status_command(job_ids)
-    answer = await hands().run(cluster, account, command, cluster.command_timeout_seconds)
+    answer = await hands().run(cluster, account, command)
     return scheduler.parse_status(answer, job_ids)
 
 

