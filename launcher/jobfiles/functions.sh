@@ -3,7 +3,7 @@
 #     . "$session_folder/functions.sh" || exit 70
 # From then on everything that is printed goes to the session's log, which the portal shows. Lines that begin with
 # "footbridge:" are read by the portal (launcher/joblog.py, where the exit codes are explained too).
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # the script that reads this file sets session_folder
 
 umask 077
 exec >>"$session_folder/session.log" 2>&1 </dev/null
@@ -114,7 +114,7 @@ use_environment() { # kind, value
 
 _activate() { # path of a conda or virtual environment
   local path=$1 file
-  case $path in "~/"*) path=$HOME/${path#"~/"} ;; esac
+  case $path in \~/*) path=$HOME/${path#\~/} ;; esac
   path=${path%/}
   if [ ! -x "$path/bin/python" ] && [ ! -x "$path/bin/python3" ]; then
     fail 72 environment_missing "$1" "There is no conda or virtual environment at $1."

@@ -150,35 +150,47 @@ def identity_provider():
     return PortalIdentity
 
 
-def use_free_port(app, server, flavor):
-    """Let the kernel choose the port when the server binds it, and tell the portal once the server runs.
+def insist(app, section):
+    """Set our values once more when all configuration has been read, from wherever: now they are the last word."""
+    init_configurables = app.init_configurables
 
-    jupyter_server 2 looks for a free port first, closes it and binds it later: in between another may take
-    it. Others bind port 0 but go on saying 0. Here the port is chosen and bound in one step, and read from
-    the socket.
+    def init_with_ours():
+        for name, value in section.items():
+            if app.has_trait(name):
+                setattr(app, name, value)
+        return init_configurables()
+
+    app.init_configurables = init_with_ours
+
+
+def use_free_port(app, server, flavor):
+    """Let the kernel choose the port when it is bound, and tell the portal once the server runs.
+
+    jupyter_server 2 looks for a free port, closes it and binds it later: in between another program may take it.
+    Older servers bind port 0 and go on saying 0. Here the port is bound once, early, and kept.
     """
     from tornado.httpserver import HTTPServer
     from tornado.ioloop import IOLoop
     from tornado.netutil import bind_sockets
     from tornado.tcpserver import TCPServer
 
-    listen, add_sockets = TCPServer.listen, TCPServer.add_sockets
+    init_webapp, listen, add_sockets = app.init_webapp, TCPServer.listen, TCPServer.add_sockets
     bound = []
+
+    def bind_first():
+        bound.extend(bind_sockets(0, app.ip))
+        app.port = bound[0].getsockname()[1]
+        return init_webapp()
 
     def is_jupyter(tcp_server):
         """Extensions may open servers of their own: those are none of our business."""
         callback = getattr(tcp_server, "request_callback", None)
         return isinstance(tcp_server, HTTPServer) and callback is getattr(app, "web_app", app)
 
-    def bind_now():
-        """In place of the search for a free port: bind one, and keep it."""
-        bound.extend(bind_sockets(0, app.ip))
-        app.port = bound[0].getsockname()[1]
-
-    def listen_anywhere(self, port, *args, **kwargs):
-        if not is_jupyter(self):
-            return listen(self, port, *args, **kwargs)
-        return self.add_sockets(bound) if bound else listen(self, 0, *args, **kwargs)
+    def listen_as_bound(self, port, *args, **kwargs):
+        if is_jupyter(self) and bound:
+            return self.add_sockets(bound)
+        return listen(self, port, *args, **kwargs)
 
     def add_and_tell(self, sockets):
         sockets = list(sockets)
@@ -188,9 +200,10 @@ def use_free_port(app, server, flavor):
             IOLoop.current().add_callback(tell_portal, app, ports[0], server, flavor)
         return result
 
-    TCPServer.listen, TCPServer.add_sockets = listen_anywhere, add_and_tell
+    app.init_webapp = bind_first
+    TCPServer.listen, TCPServer.add_sockets = listen_as_bound, add_and_tell
     if hasattr(app, "_find_http_port"):
-        app._find_http_port = bind_now
+        app._find_http_port = lambda: None
 
 
 def tell_portal(app, port, server, flavor):
@@ -330,6 +343,7 @@ def configure(config, app):
         section.token = SECRET
     config.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"  # compute nodes have no way out
     config.LabApp.news_url = None
+    insist(app, section)
     use_free_port(app, server, flavor)
     answer_at_once()
     talk_through_sockets()
