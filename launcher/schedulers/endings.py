@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from launcher import joblog
 from launcher.schedulers.base import JobStatus
 from launcher.schedulers.values import printable
 from launcher.states import EndReason
@@ -133,8 +134,10 @@ _CAUSES = (
 )
 """Causes that a job script or the programs in it name in the log."""
 
+_SCRIPT_STATUS = frozenset(joblog.ExitCode)
 _DELETED = re.compile(r"\bterminated(?: by ([A-Za-z0-9_][A-Za-z0-9._-]{0,127})@)?")
-_SHUT_DOWN = re.compile(r"\bShutting down on /api/shutdown request|\bShutdown (?:signal )?confirmed", re.IGNORECASE)
+_SCRIPT_ENDED = re.compile(r"The job script ends with status (\d{1,3})\.")
+_SIGNALLED = re.compile(r"received signal 15, stopping")  # Jupyter's words
 
 
 def ending(
@@ -185,7 +188,12 @@ def _limit(lines: tuple[str, ...]) -> Ending | None:
 
 
 def _cause(lines: tuple[str, ...]) -> Ending | None:
-    """The first cause: what follows it in the log is usually its consequence."""
+    """What the job script says itself, else the first cause: what follows is usually its consequence."""
+    failure = joblog.failure("\n".join(lines))
+    if failure is not None:
+        subject = printable(failure.subject, _PARAM_LIMIT)
+        param = "module" if failure.word == "module_missing" else "path"
+        return Ending(EndReason.FAILED, f"ended.{failure.word}", {param: subject} if subject else {})
     for line in lines:
         for code, param, pattern in _CAUSES:
             match = pattern.search(line)
@@ -200,13 +208,26 @@ def _by_exit_status(status: JobStatus, lines: tuple[str, ...]) -> Ending | None:
     if deleted or exit_status is None:
         return deleted
     if exit_status == 0:
-        return Ending(EndReason.COMPLETED, "ended.completed")
+        return _well_ended(lines)
     if exit_status in _NOT_STARTED:
         return _cause(lines) or Ending(EndReason.FAILED, _NOT_STARTED[exit_status])
     signal = _signal(exit_status)
     if signal is not None:
         return Ending(EndReason.FAILED, "ended.killed", {"signal": signal, "exit_status": exit_status})
-    return _cause(lines) or Ending(EndReason.FAILED, "ended.exit", {"exit_status": exit_status})
+    return _cause(lines) or _exit(exit_status)
+
+
+def _exit(exit_status: int) -> Ending:
+    """A status that the job script chose itself, or the server's own."""
+    if exit_status in _SCRIPT_STATUS:
+        return Ending(EndReason.FAILED, f"ended.{joblog.ExitCode(exit_status).word}")
+    return Ending(EndReason.FAILED, "ended.exit", {"exit_status": exit_status})
+
+
+def _well_ended(lines: tuple[str, ...]) -> Ending:
+    if joblog.stopped_when_idle("\n".join(lines)):
+        return Ending(EndReason.IDLE, "ended.idle")
+    return Ending(EndReason.COMPLETED, "ended.completed")
 
 
 def _signal(exit_status: int) -> int | None:
@@ -230,7 +251,11 @@ def _deleted(status: JobStatus) -> Ending | None:
 
 
 def _without_status(lines: tuple[str, ...]) -> Ending:
-    """No word of the scheduler and no cause: only a server that says goodbye tells an end from a loss."""
-    if any(_SHUT_DOWN.search(line) for line in lines):
-        return Ending(EndReason.COMPLETED, "ended.completed")
-    return Ending(EndReason.LOST, "ended.lost")
+    """No word of the scheduler and no cause: what the job script wrote last tells an end from a loss."""
+    statuses = [int(match[1]) for line in lines[-_LAST_LINES:] if (match := _SCRIPT_ENDED.search(line))]
+    if not statuses:
+        return Ending(EndReason.LOST, "ended.lost")
+    signal = 15 if any(_SIGNALLED.search(line) for line in lines[-_LAST_LINES:]) else _signal(statuses[-1])
+    if signal is not None:
+        return Ending(EndReason.FAILED, "ended.killed", {"signal": signal, "exit_status": statuses[-1]})
+    return _exit(statuses[-1]) if statuses[-1] else _well_ended(lines)

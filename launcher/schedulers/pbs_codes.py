@@ -75,10 +75,9 @@ def raise_rejection(result: CommandResult) -> NoReturn:
     if narrow is None:
         raise unavailable(result)
     words = printable(result.stderr)
-    if result.exit_status == USAGE and ("-N value" in words or "Job name" in words):
-        narrow = "bad_name"  # seen
-    elif result.exit_status == USAGE:
+    if result.exit_status == USAGE:
         words = words.partition("\nusage:")[0]
+        narrow = "bad_name" if "-N value" in words or "Job name" in words else narrow  # seen
     raise SubmitRejected(words, code=f"scheduler.rejected.{narrow}", params={"exit_status": result.exit_status})
 
 

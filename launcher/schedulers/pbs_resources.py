@@ -76,7 +76,9 @@ def nodes(entries: Iterable[tuple[str, Mapping[str, str]]]) -> tuple[Node, ...]:
 def _node(host: str, record: Mapping[str, str]) -> Node:
     def amount(kind: str, resource: str) -> int:
         text = record.get(f"resources_{kind}.{resource}")
-        return max(0, (size_mib(text) if resource == "mem" else integer(text)) or 0)
+        if resource == "mem":  # what is free must not come out larger than it is
+            return size_mib(text, round_up=kind == "assigned") or 0
+        return max(0, integer(text) or 0)
 
     def free(resource: str) -> int:
         return max(0, amount("available", resource) - amount("assigned", resource)) if is_up else 0

@@ -134,10 +134,12 @@ class Slurm(Scheduler):
         return Command((squeue, "--noheader", "--states=all", f"--name={name}", f"--user={user}", "--format=%A"))
 
     def parse_find(self, result: CommandResult) -> tuple[str, ...]:
-        """See the base class. A user that the login host does not know makes squeue fail (seen)."""
+        """See the base class. A user whom squeue does not know is an error that exits with 0 (seen)."""
         lines = decoded(result.stdout).split("\n")
         ids = [line.strip() for line in lines[:-1]]
-        if result.exit_status or lines[-1] or not all(_JOB_ID.fullmatch(job_id) for job_id in ids):
+        if result.exit_status or b"error" in result.stderr:
+            raise _unavailable(result)
+        if lines[-1] or not all(_JOB_ID.fullmatch(job_id) for job_id in ids):
             raise _unavailable(result, "squeue gave no whole answer")
         return tuple(sorted(dict.fromkeys(ids), key=int))
 

@@ -43,15 +43,13 @@ def integer(text: str | None) -> int | None:
     return int(text) if text is not None and _INTEGER.fullmatch(text.strip()) and text.isascii() else None
 
 
-def size_mib(text: str | None, *, word_bytes: int = 8) -> int | None:
-    """Mebibytes, rounded up, from an amount such as ``6244kb``, ``4gb`` or plain bytes; ``w`` counts machine
-    words.
-    """
+def size_mib(text: str | None, *, round_up: bool = True) -> int | None:
+    """Mebibytes from an amount such as ``6244kb``, ``4gb`` or plain bytes; ``w`` counts words of eight bytes."""
     match = _SIZE.fullmatch(text.strip()) if text is not None and text.isascii() else None
     if not match:
         return None
-    size = int(match[1]) * _BYTES_PER_UNIT[match[2].lower()] * (word_bytes if match[3].lower() == "w" else 1)
-    return -(-size // 2**20)
+    size = int(match[1]) * _BYTES_PER_UNIT[match[2].lower()] * (8 if match[3].lower() == "w" else 1)
+    return -(-size // 2**20) if round_up else size // 2**20
 
 
 def duration_seconds(text: str | None) -> int | None:

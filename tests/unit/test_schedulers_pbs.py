@@ -37,9 +37,7 @@ def request(**changes: object) -> JobRequest:
 
 def dsv(*jobs: dict[str, str]) -> bytes:
     lines = (
-        "\x1e".join(
-            [f"Job Id: {job['id']}", *(f"{key}={value}" for key, value in job.items() if key != "id")]
-        )
+        "\x1e".join([f"Job Id: {job['id']}", *(f"{key}={value}" for key, value in job.items() if key != "id")])
         for job in jobs
     )
     return "".join(line + "\n" for line in lines).encode("utf-8", "surrogateescape")
@@ -138,9 +136,7 @@ def test_words_of_a_refusal_are_kept_clean_and_short() -> None:
 
 def test_status_asks_for_all_ids_at_once_in_utc() -> None:
     command = PBS(PBS_BIN).status_command(["1.pbs01", "2.pbs01"])
-    assert command.argv == (
-        *("/opt/pbs/bin/qstat", "-E", "-x", "-f", "-F", "dsv", "-D", "\x1e", "1.pbs01", "2.pbs01"),
-    )
+    assert command.argv == (*("/opt/pbs/bin/qstat", "-E", "-x", "-f", "-F", "dsv", "-D", "\x1e", "1.pbs01", "2.pbs01"),)
     assert command.environment["TZ"] == "UTC"
 
 
@@ -287,9 +283,7 @@ def test_an_ordinary_answer_asks_for_no_other_adapter(result: CommandResult) -> 
 
 def test_without_history_a_finished_job_is_known_by_the_error_text() -> None:
     stderr = b"qstat: 15.pbs01 Job has finished, use -x or -H to obtain historical job information\n"
-    report = PBS(client=Client(history=False)).parse_status(
-        CommandResult(35, b"", stderr), ["15.pbs01", "16.pbs01"]
-    )
+    report = PBS(client=Client(history=False)).parse_status(CommandResult(35, b"", stderr), ["15.pbs01", "16.pbs01"])
     assert report.jobs["15.pbs01"].state is JobState.FINISHED
     assert report.missing == {"16.pbs01"}
 
@@ -365,9 +359,7 @@ def test_users_cannot_extend_a_running_job() -> None:
 
 def test_extend_over_the_queues_limit_is_rejected() -> None:
     with pytest.raises(SubmitRejected) as caught:
-        PBS().parse_extend(
-            CommandResult(188, b"", b"qalter: Job violates queue and/or server resource limits\n")
-        )
+        PBS().parse_extend(CommandResult(188, b"", b"qalter: Job violates queue and/or server resource limits\n"))
     assert caught.value.code == "scheduler.rejected.over_limit"
 
 
