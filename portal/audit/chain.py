@@ -26,6 +26,7 @@ from collections.abc import Sequence
 GENESIS = "0" * 64
 """What stands in place of the hash before the first row."""
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _SEAL = b"footbridge audit head 1"
 
 
@@ -78,16 +79,20 @@ def canonical(value: object) -> str:
     """``value`` as JSON with sorted keys and no spaces: the one text for the one value. Raises ValueError for
     NaN.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def utc_text(at: dt.datetime) -> str:
     """``at`` in UTC with all six digits of its microseconds, whatever zone the database gave it back in."""
-    return at.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return at.astimezone(dt.UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def document(link: Link) -> dict[str, object]:
     """The row as a JSON object, without its own hash. Raises ValueError when its data is no JSON."""
+    return _document(link, json.loads(link.data_json))
+
+
+def _document(link: Link, data: object) -> dict[str, object]:
     return {
         "sequence": link.sequence,
         "at": utc_text(link.at),
@@ -96,14 +101,18 @@ def document(link: Link) -> dict[str, object]:
         "actor": link.actor,
         "address": link.address,
         "session_id": link.session_id,
-        "data": json.loads(link.data_json),
+        "data": data,
         "previous_hash": link.previous_hash,
     }
 
 
 def row_hash(link: Link) -> str:
     """The SHA-256 of the row and, through ``previous_hash``, of all rows before it."""
-    return hashlib.sha256(canonical(document(link)).encode()).hexdigest()
+    return _sha256(document(link))
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def head_seal(tip: Tip, key: str) -> str:
@@ -134,6 +143,7 @@ def flaw_after(tip: Tip, link: Link) -> Break | None:
 def _is_whole(link: Link) -> bool:
     """Whether the row's contents, to the letter, give its hash."""
     try:
-        return row_hash(link) == link.hash and canonical(json.loads(link.data_json)) == link.data_json
+        data = json.loads(link.data_json)
+        return canonical(data) == link.data_json and _sha256(_document(link, data)) == link.hash
     except (ValueError, RecursionError):
         return False

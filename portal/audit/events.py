@@ -46,9 +46,7 @@ def fields_of(event: Event) -> dict[str, Value]:
     for field in dataclasses.fields(event):  # type: ignore[arg-type]  # every subclass is a dataclass; a test says so
         value = getattr(event, field.name)
         if value is not None and not isinstance(value, str | int | float):
-            raise TypeError(
-                f"{event.NAME}: {field.name} is a {type(value).__name__}, not text, a number or nothing"
-            )
+            raise TypeError(f"{event.NAME}: {field.name} is a {type(value).__name__}, not text, a number or nothing")
         values[field.name] = value
     return values
 

@@ -58,7 +58,5 @@ class AuditFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-fil
     @property
     def chosen(self) -> QuerySet[AuditEvent]:
         """The events that were asked for; none while a filter makes no sense."""
-        events: QuerySet[AuditEvent] = (
-            self.qs if self.is_valid() or not self.is_bound else AuditEvent.objects.none()
-        )
+        events: QuerySet[AuditEvent] = self.qs if self.is_valid() or not self.is_bound else AuditEvent.objects.none()
         return events

@@ -10,8 +10,6 @@ from typing import Any, ClassVar, Never
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import models
 
-from portal.audit.chain import Link
-
 
 class ImmutableError(TypeError):
     """Code tried to change or delete a recorded fact. This is a mistake in the code, never of a person."""
@@ -79,22 +77,6 @@ class AuditEvent(models.Model):
         except (ValueError, RecursionError):
             return {}
         return data if isinstance(data, dict) else {}
-
-    @property
-    def link(self) -> Link:
-        """The row as the chain's arithmetic sees it."""
-        return Link(
-            sequence=self.sequence,
-            at=self.at,
-            name=self.name,
-            version=self.version,
-            actor=self.actor,
-            address=self.address,
-            session_id=self.session_id,
-            data_json=self.data_json,
-            previous_hash=self.previous_hash,
-            hash=self.hash,
-        )
 
 
 class AuditHead(models.Model):

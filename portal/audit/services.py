@@ -35,15 +35,11 @@ def record(event: Event, *, actor: str, address: str = "", session_id: str = "")
     Raises TransactionManagementError outside a transaction.
     """
     if not connection.in_atomic_block:
-        raise transaction.TransactionManagementError(
-            "an audit event is recorded in the transaction of what it tells"
-        )
+        raise transaction.TransactionManagementError("an audit event is recorded in the transaction of what it tells")
     head = _locked_head()
     tip, note = _where_to_go_on(head)
     if note is not None:
-        log.error(
-            "audit.chain_broken", cause=note.cause, noted_rows=note.noted_rows, found_rows=note.found_rows
-        )
+        log.error("audit.chain_broken", cause=note.cause, noted_rows=note.noted_rows, found_rows=note.found_rows)
         tip = _tip(_append(tip, note, actor="portal", address="", session_id=""))
     row = _append(tip, event, actor=actor, address=address, session_id=session_id)
     tip = _tip(row)

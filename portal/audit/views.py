@@ -73,9 +73,7 @@ def export(request: HttpRequest, auditor: User) -> HttpResponseBase:
         events=filters.chosen, file_format=file_format, actor=auditor.username, address=address_of(request)
     )
     content_type, first_line, as_text = FORMATS[file_format]
-    response = StreamingHttpResponse(
-        _stream(filters.chosen, up_to, first_line, as_text), content_type=content_type
-    )
+    response = StreamingHttpResponse(_stream(filters.chosen, up_to, first_line, as_text), content_type=content_type)
     name = f"footbridge-audit-{clock.now():%Y%m%d-%H%M%S}.{file_format}"
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
@@ -88,11 +86,11 @@ async def _stream(
     if first_line:
         yield first_line
     batches = selectors.batches(events, up_to=up_to)
-    while rows := await sync_to_async(_next_of)(batches):
-        yield as_text(event.link for event in rows)
+    while links := await sync_to_async(_next_of)(batches):
+        yield as_text(links)
 
 
-def _next_of(batches: Iterator[list[AuditEvent]]) -> list[AuditEvent]:
+def _next_of(batches: Iterator[list[Link]]) -> list[Link]:
     """The next batch; an empty list at the end, since StopIteration cannot cross threads."""
     return next(batches, [])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ from django.db import connection, transaction
 from django.db.transaction import TransactionManagementError
 
 from portal.audit import chain, selectors
-from portal.audit.chain import Break, Flaw, Tip
+from portal.audit.chain import Break, Flaw, Link, Tip
 from portal.audit.events import SessionLaunched, SessionSubmitted, UserSignedOut, UserSignInRefused
 from portal.audit.models import AuditEvent, AuditHead, ImmutableError
 from portal.audit.services import record, record_once
@@ -47,16 +48,15 @@ def recompute_from(sequence: int) -> None:
     previous = AuditEvent.objects.get(sequence=sequence - 1).hash if sequence > 1 else chain.GENESIS
     for event in AuditEvent.objects.filter(sequence__gte=sequence).order_by("sequence"):
         event.previous_hash = previous
-        previous = chain.row_hash(event.link)
+        link = Link(**{field.name: getattr(event, field.name) for field in dataclasses.fields(Link)})
+        previous = chain.row_hash(link)
         sql(
             "UPDATE audit_auditevent SET previous_hash = %s, hash = %s WHERE sequence = %s",
             event.previous_hash,
             previous,
             event.sequence,
         )
-    sql(
-        "UPDATE audit_audithead SET hash = %s, count = (SELECT MAX(sequence) FROM audit_auditevent)", previous
-    )
+    sql("UPDATE audit_audithead SET hash = %s, count = (SELECT MAX(sequence) FROM audit_auditevent)", previous)
 
 
 def test_event_is_stored_whole() -> None:

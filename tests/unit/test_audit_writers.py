@@ -23,6 +23,7 @@ SETTINGS = """
 from tests.settings import *
 SECRET_KEY = "one key for all processes of the portal, as it must be"
 DATABASES["default"]["NAME"] = {name!r}
+INSTALLED_APPS = ["portal.audit"]
 """
 
 MANAGE = "import sys; from django.core.management import execute_from_command_line as run; run(sys.argv)"
