@@ -1,7 +1,8 @@
 // Keeps an open page true. A WebSocket says that something changed; htmx then fetches the changed part anew. While the
 // socket is closed the page asks by itself, and no failed answer ever stops it from asking again.
 //
-// A part that lives has an id, hx-get, hx-trigger="refresh" and data-live="seconds between questions when all is quiet".
+// A part that lives has an id, hx-get, hx-trigger="refresh" and data-live="seconds between questions when all is quiet";
+// empty: it has ended and changes no more.
 
 const POLL_SECONDS = 5;
 const HIDDEN_FACTOR = 3;
@@ -20,7 +21,7 @@ let attempts = 0;
 let leaving = false;
 
 function parts() {
-  return [...document.querySelectorAll("[data-live][id]")];
+  return [...document.querySelectorAll('[id][data-live]:not([data-live=""])')];
 }
 
 function ask(part) {
