@@ -249,7 +249,7 @@ class _Check:
         words = (done.stdout.strip() or done.stderr.strip()).splitlines()
         if done.returncode:
             raise StepError("\n".join(words[-3:]) or f"verifyaudit ended with {done.returncode}")
-        return words[-1] if words else "intact"
+        return words[0] if words else "intact"
 
 
 def _reason(session: dict[str, Any]) -> str:

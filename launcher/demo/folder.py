@@ -92,8 +92,9 @@ class DemoFolder:
             raise DemoError(f"{error.filename}: {error.strerror}") from error
 
     def environment(self, wishes: Conf) -> dict[str, str]:
-        """The ``PORTAL_*`` settings of every process of the demo."""
+        """The settings of every process of the demo."""
         return {
+            "DJANGO_SETTINGS_MODULE": "portal.settings",
             "PORTAL_SECRET_KEY": (self.root / "secret.key").read_text().strip(),
             "PORTAL_DEMO": "1",
             "PORTAL_DATA_FOLDER": str(self.root),
@@ -164,9 +165,7 @@ def _private_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.stat()
     if found.st_uid != os.getuid():
-        raise DemoError(
-            f"{folder} belongs to another account; remove it or set PORTAL_DATA_FOLDER to another folder."
-        )
+        raise DemoError(f"{folder} belongs to another account; remove it or set PORTAL_DATA_FOLDER to another folder.")
     if found.st_mode & 0o077:
         folder.chmod(0o700)
 

@@ -181,6 +181,4 @@ def beat(folder: DemoFolder) -> Part:
         # the first tick came through the worker when a poll round of the cluster has been done
         return not poll_is_due(CLUSTER_ID)
 
-    return Part(
-        "first look at the cluster (beat)", _process(folder, "beat", command, grace_seconds=3), is_ready, 60
-    )
+    return Part("first look at the cluster (beat)", _process(folder, "beat", command, grace_seconds=3), is_ready, 60)

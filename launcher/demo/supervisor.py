@@ -35,6 +35,21 @@ STOP_SECONDS = 15.0
 LAST_LINES = 15
 
 
+class Restarts:
+    """Decides how long to wait before a process that ended is started again, and when to give up."""
+
+    def __init__(self) -> None:
+        self._deaths: collections.Counter[str] = collections.Counter()
+
+    def pause_seconds(self, name: str, lived_seconds: float) -> float | None:
+        """The pause before the next start of ``name``, longer each time; ``None`` when it has died too often."""
+        if lived_seconds > QUICK_DEATH_SECONDS:
+            self._deaths[name] = 0
+        self._deaths[name] += 1
+        count = self._deaths[name]
+        return None if count >= DEATHS_ALLOWED else 0.25 * 2**count
+
+
 class StopRequested(BaseException):
     """Ctrl-C, SIGTERM or the end of the terminal: leave through every ``finally``."""
 
@@ -48,7 +63,7 @@ class Supervisor:
         self._steps = steps
         self._parts: list[Part] = []
         self._ending = False
-        self._deaths: collections.Counter[str] = collections.Counter()
+        self._restarts = Restarts()
         self._restart_at: dict[str, float] = {}
 
     def run(self, *, ready: Callable[[Running], None]) -> int:
@@ -100,9 +115,7 @@ class Supervisor:
         self._await(cluster, note=f"SSH on port {cluster_port}")
         settings = DemoSettings(root=folder.cluster, port=cluster_port)
         host_key = parts.host_key(cluster)
-        folder.clusters_file.write_text(
-            clusters_text(settings, port=cluster_port, host_key=host_key), "utf-8"
-        )
+        folder.clusters_file.write_text(clusters_text(settings, port=cluster_port, host_key=host_key), "utf-8")
 
         web = self._launch(parts.web(folder, host=conf.host, port=conf.port))
         worker = self._launch(parts.worker(folder))
@@ -158,16 +171,12 @@ class Supervisor:
             if process.is_running:
                 continue
             if process.name not in self._restart_at:
-                if moment - process.started_at > QUICK_DEATH_SECONDS:
-                    self._deaths[process.name] = 0
-                self._deaths[process.name] += 1
-                count = self._deaths[process.name]
-                if count >= DEATHS_ALLOWED:
-                    raise DemoError(f"{part.label} ended {count} times within seconds.\n{_last_words(part)}")
-                pause = min(8.0, 0.25 * 2**count)
+                pause = self._restarts.pause_seconds(process.name, moment - process.started_at)
+                if pause is None:
+                    raise DemoError(f"{part.label} ended {DEATHS_ALLOWED} times within seconds.\n{_last_words(part)}")
                 self._restart_at[process.name] = moment + pause
                 self._steps.say(
-                    f"  ! {part.label} ended with exit code {process.exit_code}; again in {pause:.1f} s"
+                    f"  ! {part.label} ended with exit code {process.exit_code}; starting it again in {pause:.1f} s"
                 )
             elif moment >= self._restart_at[process.name]:
                 del self._restart_at[process.name]
@@ -183,9 +192,7 @@ class Supervisor:
             return
         self._steps.begin("stopping")
         order = [[part for part in self._parts if part.process.name not in ("cluster", "valkey")]]
-        order += [
-            [part for part in self._parts if part.process.name == name] for name in ("cluster", "valkey")
-        ]
+        order += [[part for part in self._parts if part.process.name == name] for name in ("cluster", "valkey")]
         for group in order:
             for part in group:
                 part.process.ask_to_stop()
@@ -205,9 +212,7 @@ class Supervisor:
             self._ending = True
             raise StopRequested
 
-        before = {
-            number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        }
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         for number, handler in before.items():
             if handler is not signal.SIG_IGN or number == signal.SIGINT:  # nohup stays nohup
                 signal.signal(number, stop)
@@ -231,9 +236,7 @@ def refuse_taken_port(host: str, port: int, *, name: str) -> None:
     if taken:
         holder = ports.holder_of(port)
         by = f" by {holder}" if holder else ""
-        raise DemoError(
-            f"Port {port} is already taken{by}.\nEnd that, or choose another port: {_cure(name, port)}"
-        )
+        raise DemoError(f"Port {port} is already taken{by}.\nEnd that, or choose another port: {_cure(name, port)}")
 
 
 def _cure(name: str, port: int) -> str:
