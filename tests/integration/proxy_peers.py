@@ -192,6 +192,7 @@ class Portal:
     dial: Dial = field(default_factory=TCPDial)
     cluster: Cluster = CLUSTER
     flavor: str = "identity"
+    secret: str = SECRET
     base_url: str = "/"
     uses_uvloop: bool = False
     access: dict[tuple[str, str], Access] = field(default_factory=dict)
@@ -210,7 +211,7 @@ class Portal:
             port=self.upstream.port,
             base_url=self.base_url,
             flavor=self.flavor,  # type: ignore[arg-type]  # a test may try another
-            secret=SECRET,
+            secret=self.secret,
         )
         access = Access(
             Verdict.OPEN, session_id="session-1", username="alice", user_id=1, state="ready", target=target
