@@ -1,7 +1,7 @@
 """Fixtures for all tests.
 
-valkey            a real Valkey server on a Unix socket, one for the whole run; emptied before each test that asks
-demo_cluster      a running demo cluster (real SSH, a small PBS, real processes), named by the portal's clusters file
+valkey            a real Valkey server on a Unix socket, one for the whole run; emptied before each test
+demo_cluster      a running demo cluster (real SSH, a small PBS, real processes) and its clusters file
 alice, bob, admin portal users with accounts on the demo cluster
 as_alice, as_bob, as_admin   Django test clients signed in as them
 run_until         drives the workers' flows by hand until a condition holds, without a Celery worker
@@ -55,22 +55,6 @@ class RunningCluster:
     def call(self, coroutine):  # type: ignore[no-untyped-def]  # the coroutine's own type
         """Run a coroutine on the cluster's loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
-
-    def set_fault(self, name: str, value: str) -> None:
-        """Let the cluster misbehave; the names are those of ``launcher.democluster.faults``."""
-
-        async def on_the_loop() -> None:
-            self.demo.faults.set(name, value)
-
-        self.call(on_the_loop())
-
-    def clear_faults(self) -> None:
-        """Everything works again."""
-
-        async def on_the_loop() -> None:
-            self.demo.faults.clear()
-
-        self.call(on_the_loop())
 
     def fault(self, name: str, value: str) -> None:
         """Switch a fault on; see ``launcher.democluster.faults``."""
@@ -142,7 +126,7 @@ def demo_cluster(_running_cluster: RunningCluster, valkey: None) -> Iterator[Run
     for made_once in (parts.clusters, parts.scheduler_of):
         made_once.cache_clear()
     yield _running_cluster
-    _running_cluster.clear_faults()
+    _running_cluster.mend()
 
 
 def _person(username: str, role: Role = Role.USER) -> User:

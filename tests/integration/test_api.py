@@ -572,7 +572,7 @@ def test_image_that_does_not_exist_is_named_before_anything_is_submitted(
 
 
 def test_cluster_that_does_not_answer_is_503(demo_cluster: RunningCluster, api: Api) -> None:
-    demo_cluster.set_fault("login", "gone")
+    demo_cluster.fault("login", "gone")
     response = api.post("sessions", {"app": "jupyter", "values": {"folder": "data"}})
     assert_problem(response, 503, "launch.cluster_away")
     assert not InteractiveSession.objects.exists()
