@@ -14,7 +14,7 @@ from launcher.schedulers.base import JobStatus, Node, SchedulerUnavailable
 from launcher.schedulers.pbs_answers import job_status
 from launcher.schedulers.values import decoded, epoch_utc, integer, is_host_name, size_mib
 
-_DECLARATION = re.compile(r"\A\s*<\?xml[^<>]{0,200}\?>")
+_DECLARATION = re.compile(r"\A\s*<\?xml\s[^<>]{0,200}\?>")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _UP = frozenset({"free", "job-exclusive", "job-sharing", "busy", "reserve"})
 
