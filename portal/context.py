@@ -22,6 +22,16 @@ def version() -> str:
         return str(tomllib.loads(text)["project"]["version"])
 
 
+@functools.cache
+def _demo_accounts() -> list[tuple[str, str]]:
+    """Accounts of the demonstration cluster, shown on the sign-in page of the demo; none anywhere else."""
+    if not settings.CONF.demo:
+        return []
+    from launcher.democluster.settings import DEFAULT_ACCOUNTS
+
+    return [(account.name, account.password) for account in DEFAULT_ACCOUNTS]
+
+
 def site(request: HttpRequest) -> dict[str, object]:
     """Names of the site, for every template."""
     return {
@@ -29,5 +39,6 @@ def site(request: HttpRequest) -> dict[str, object]:
         "support": settings.CONF.support,
         "is_demo": settings.CONF.demo,
         "version": version(),
+        "demo_accounts": _demo_accounts(),
         "languages": settings.LANGUAGES,
     }
