@@ -85,8 +85,7 @@ class QueueLimits(_Strict):
     @classmethod
     def _memory(cls, value: object) -> object:
         """Text or a plain number of gibibytes, as on the form."""
-        is_amount = isinstance(value, str | int | float) and not isinstance(value, bool)
-        return memory_mib(str(value)) if is_amount else value
+        return memory_mib(str(value)) if isinstance(value, str | int | float) else value
 
 
 class Cluster(_Strict):
