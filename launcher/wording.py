@@ -116,7 +116,7 @@ def end_cure(session: InteractiveSession) -> str:
 
 
 def _end(session: InteractiveSession) -> tuple[str, str]:
-    sentences = _end_sentences()
+    sentences = end_sentences()
     found = sentences.get(session.end_code) or sentences.get(f"ended.{session.end_reason}")
     if found is None:
         found = sentences["ended.failed"]
@@ -135,7 +135,8 @@ class _Blank(dict[str, object]):
         return ""
 
 
-def _end_sentences() -> dict[str, tuple[str, str]]:
+def end_sentences() -> dict[str, tuple[str, str]]:
+    """What happened and what to do about it, by code."""
     ask_less = _("Ask for less, or choose another queue, and launch again.")
     see_log = _("The log below shows its last lines.")
     return {
@@ -224,6 +225,10 @@ def _end_sentences() -> dict[str, tuple[str, str]]:
             _("Jupyter did not answer in time, so the session was stopped."),
             _("Launch again. If it happens again, try the site's default environment."),
         ),
+        "scheduler.not_permitted": (
+            _("The cluster does not let your account do this."),
+            _("Ask the administrators; the details say what the cluster answered."),
+        ),
         "file.full": (
             _("Your home folder is full, so the session could not be prepared."),
             _("Delete what you do not need, then launch again."),
@@ -245,6 +250,12 @@ def _end_sentences() -> dict[str, tuple[str, str]]:
             _("Your account may not use this queue."),
             _("Choose another queue, or ask the administrators."),
         ),
+        "scheduler.rejected": (_("The cluster refused this session."), ask_less),
+        "scheduler.rejected.bad_value": (_("The cluster did not accept one of the values."), ask_less),
+        "scheduler.rejected.bad_script": (
+            _("The cluster did not accept the session's script."),
+            _("Tell the administrators. The details say what the cluster answered."),
+        ),
         "scheduler.rejected.over_limit": (_("The cluster refused it: more than a limit allows."), ask_less),
         "scheduler.rejected.never_fits": (_("No computer of this queue has what you asked for."), ask_less),
         "scheduler.rejected.too_many_queued": (
@@ -261,6 +272,7 @@ def mistake_sentence(code: str, params: Mapping[str, object]) -> str:
     if isinstance(amount, int) and code == "memory.too_much":
         values["max"] = memory_text(amount)
     sentences = {
+        "choices.not_an_object": _("Send the values as an object of names and values."),
         "cores.too_many": _("At most %(max)s cores are possible here."),
         "cores.too_few": _("At least %(min)s core is needed."),
         "memory.not_an_amount": _("This is not an amount of memory. Write for example 4 GB or 512 MB."),

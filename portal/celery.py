@@ -25,6 +25,9 @@ app.conf.update(
     worker_send_task_events=False,
     enable_utc=True,
     timezone="UTC",
-    beat_schedule={"tick": {"task": "launcher.tick", "schedule": 1.0, "options": {"expires": 5}}},
+    beat_schedule={
+        "tick": {"task": "launcher.tick", "schedule": 1.0, "options": {"expires": 5}},
+        "verify the audit chain": {"task": "audit.verify", "schedule": 24 * 3600.0},
+    },
 )
-app.autodiscover_tasks(["launcher"])
+app.autodiscover_tasks(["launcher", "portal.audit"])

@@ -56,6 +56,10 @@ class RunningCluster:
         """Run a coroutine on the cluster's loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
+    def password(self, username: str) -> str:
+        """The password of an account."""
+        return next(account.password for account in self.demo.settings.accounts if account.name == username)
+
     def fault(self, name: str, value: str) -> None:
         """Switch a fault on; see ``launcher.democluster.faults``."""
         self.call(self._set_fault(name, value))

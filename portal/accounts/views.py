@@ -18,7 +18,7 @@ from launcher import grants
 from portal.accounts import services, tokens
 from portal.accounts.forms import PreferencesForm, SignInForm, TokenForm
 from portal.accounts.requests import signed_in_user
-from portal.accounts.wording import sign_in_sentence
+from portal.accounts.wording import sign_in_sentence, token_sentence
 from portal.addresses import address_of
 
 _BACKEND = "portal.accounts.backends.PortalBackend"
@@ -104,9 +104,12 @@ def token_create(request: HttpRequest) -> HttpResponse:
     form = TokenForm(request.POST)
     if not form.is_valid():
         return _profile_page(request, token_form=form)
-    made = tokens.create_token(
-        user=signed_in_user(request), actor=signed_in_user(request), address=address_of(request), **form.cleaned_data
-    )
+    user = signed_in_user(request)
+    try:
+        made = tokens.create_token(user=user, actor=user, address=address_of(request), **form.cleaned_data)
+    except tokens.TokenError as error:
+        form.add_error(None, token_sentence(error.code))
+        return _profile_page(request, token_form=form)
     return _profile_page(request, new_token=made.text)
 
 

@@ -19,3 +19,11 @@ def sign_in_sentence(code: str) -> str:
     if code in ("sign_in.not_allowed", "sign_in.cluster_away") and settings.CONF.support:
         sentence += " " + _("Ask %(support)s for help.") % {"support": settings.CONF.support}
     return sentence
+
+
+def token_sentence(code: str) -> str:
+    """Why a personal token could not be made."""
+    return {
+        "token.too_many": _("You have as many tokens as you may. Revoke one that you do not need any more."),
+        "token.name": _("Please give the token a short name on one line."),
+    }.get(code, _("This token cannot be made."))

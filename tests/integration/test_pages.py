@@ -1,0 +1,213 @@
+"""The pages' doors: who gets in, what a wrong request is told, and that nothing is lost or half done."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from launcher import services
+from launcher.flows.launch import launch
+from launcher.models import AccessGrant, InteractiveSession
+from launcher.states import SessionState
+from portal.accounts.models import User
+from portal.audit.models import AuditEvent
+from tests.conftest import RunningCluster
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.integration]
+
+RAW = {"cores": "1", "memory": "1 GB", "hours": "1", "title": "Trial"}
+
+
+@pytest.fixture
+def session(demo_cluster: RunningCluster, alice: User) -> InteractiveSession:
+    """A session of alice."""
+    return launch(user=alice, app_id="jupyter", raw=RAW, address="")
+
+
+def names() -> list[str]:
+    return list(AuditEvent.objects.order_by("sequence").values_list("name", flat=True))
+
+
+def sign_in(client: Client, username: str, password: str, **extra: str) -> object:
+    return client.post(reverse("accounts:sign-in"), {"username": username, "password": password, **extra})
+
+
+def test_the_clusters_password_signs_in(demo_cluster: RunningCluster, db: None, client: Client) -> None:
+    password = demo_cluster.password("alice")
+    answer = sign_in(client, "alice", password)
+    assert answer.status_code == 302
+    assert client.get("/").status_code == 200
+    assert names() == ["user.signed_in"]
+    assert not User.objects.get(username="alice").is_administrator
+
+
+def test_the_named_administrator_is_one(demo_cluster: RunningCluster, db: None, client: Client) -> None:
+    sign_in(client, "admin", demo_cluster.password("admin"))
+    assert User.objects.get(username="admin").is_administrator
+
+
+@pytest.mark.parametrize("username", ["alice", "nobody-here", "root", "a b", "x" * 64])
+def test_a_wrong_password_and_an_unknown_account_get_the_same_words(
+    demo_cluster: RunningCluster, db: None, client: Client, username: str
+) -> None:
+    answer = sign_in(client, username, "wrong-Pa55word")
+    assert b"did not accept" in answer.content
+    assert names() == ["user.sign_in_refused"]
+    assert b"wrong-Pa55word" not in answer.content
+
+
+def test_an_empty_password_never_reaches_the_cluster(demo_cluster: RunningCluster, db: None, client: Client) -> None:
+    demo_cluster.fault("login", "gone")
+    answer = sign_in(client, "alice", "")
+    assert answer.status_code == 200
+    assert b"password cannot be checked" not in answer.content
+
+
+def test_twenty_wrong_passwords_reach_the_cluster_at_most_five_times_and_others_still_get_in(
+    demo_cluster: RunningCluster, db: None, client: Client
+) -> None:
+    statuses = [sign_in(client, "alice", "wrong").status_code for _ in range(20)]
+    assert statuses == [200] * 5 + [429] * 15
+    assert sign_in(client, "bob", demo_cluster.password("bob")).status_code == 302
+
+
+def test_while_the_login_host_is_away_sign_in_says_so(demo_cluster: RunningCluster, db: None, client: Client) -> None:
+    demo_cluster.fault("login", "gone")
+    answer = sign_in(client, "alice", demo_cluster.password("alice"))
+    assert b"password cannot be checked" in answer.content
+
+
+def test_next_stays_on_the_site(demo_cluster: RunningCluster, db: None, client: Client) -> None:
+    answer = sign_in(client, "alice", demo_cluster.password("alice"), next="https://evil.example/")
+    assert answer.headers["Location"] == "/"
+
+
+@pytest.mark.parametrize("url", ["/", "/launch/jupyter/", "/history/", "/profile/", "/audit/"])
+def test_without_signing_in_every_page_leads_to_the_sign_in_page(db: None, client: Client, url: str) -> None:
+    assert client.get(url).headers["Location"].startswith("/sign-in/")
+
+
+def test_the_form_names_a_wrong_value_and_keeps_what_was_typed(demo_cluster: RunningCluster, as_alice: Client) -> None:
+    answer = as_alice.post("/launch/jupyter/", {**RAW, "cores": "1000000", "title": "Keep me 🧪"})
+    assert answer.status_code == 422
+    text = answer.content.decode()
+    assert "At most 4 cores" in text
+    assert "Keep me 🧪" in text
+    assert not InteractiveSession.objects.exists()
+
+
+def test_a_second_launch_shows_the_session_that_exists(session: InteractiveSession, as_alice: Client) -> None:
+    answer = as_alice.post("/launch/jupyter/", RAW)
+    assert answer.status_code == 409
+    text = answer.content.decode()
+    assert "You already have a session" in text
+    assert reverse("launcher:session", args=[session.pk]) in text
+    assert InteractiveSession.objects.count() == 1
+
+
+def test_an_app_that_does_not_exist_is_404(demo_cluster: RunningCluster, as_alice: Client) -> None:
+    assert as_alice.get("/launch/nothing/").status_code == 404
+    assert as_alice.post("/launch/nothing/", RAW).status_code == 404
+
+
+@pytest.mark.parametrize("name", ["session", "session-live"])
+def test_a_stranger_gets_404_for_a_session_and_it_is_kept_once(
+    session: InteractiveSession, as_bob: Client, name: str
+) -> None:
+    for _ in range(3):
+        assert as_bob.get(reverse(f"launcher:{name}", args=[session.pk])).status_code == 404
+    assert names().count("session.access_denied") == 1
+
+
+@pytest.mark.parametrize("name", ["connect", "stop"])
+def test_a_stranger_can_neither_enter_nor_stop(session: InteractiveSession, as_bob: Client, name: str) -> None:
+    assert as_bob.post(reverse(f"launcher:{name}", args=[session.pk])).status_code == 404
+    session.refresh_from_db()
+    assert session.stop_requested_at is None
+    assert not AccessGrant.objects.exists()
+
+
+def test_an_administrator_sees_and_stops_but_does_not_enter(session: InteractiveSession, as_admin: Client) -> None:
+    assert as_admin.get(reverse("launcher:session", args=[session.pk])).status_code == 200
+    assert as_admin.post(reverse("launcher:connect", args=[session.pk])).status_code == 404
+    assert as_admin.post(reverse("launcher:stop", args=[session.pk])).status_code == 302
+    session.refresh_from_db()
+    assert session.stop_reason == "stopped_by_admin"
+
+
+def test_administration_is_404_for_everybody_else(demo_cluster: RunningCluster, as_alice: Client) -> None:
+    for name in ("launcher:admin-users", "launcher:admin-sessions", "audit:list"):
+        assert as_alice.get(reverse(name)).status_code == 404
+
+
+def test_an_administrator_sets_how_many_sessions_somebody_may_have(
+    demo_cluster: RunningCluster, as_admin: Client, bob: User
+) -> None:
+    answer = as_admin.post(reverse("launcher:admin-users"), {"user": bob.pk, "sessions_allowed": "3"})
+    assert answer.status_code == 302
+    bob.refresh_from_db()
+    assert bob.sessions_allowed == 3
+    assert "user.limit_changed" in names()
+
+
+def test_stopping_twice_is_one_stop(session: InteractiveSession, as_alice: Client) -> None:
+    for _ in range(2):
+        as_alice.post(reverse("launcher:stop", args=[session.pk]))
+    assert names().count("session.stop_requested") == 1
+
+
+def test_signing_out_ends_the_right_to_the_notebook(session: InteractiveSession, as_alice: Client, alice: User) -> None:
+    InteractiveSession.objects.filter(pk=session.pk).update(state=SessionState.READY)
+    answer = as_alice.post(reverse("launcher:connect", args=[session.pk]))
+    code = answer.headers["Location"].rpartition("code=")[2]
+    from launcher import grants
+
+    issued = grants.redeem_entry_code(label=session.host_label, code=code)
+    assert issued is not None
+    assert grants.redeem_entry_code(label=session.host_label, code=code) is None
+    as_alice.post(reverse("accounts:sign-out"))
+    assert AccessGrant.objects.get().revoked_at is not None
+
+
+def test_a_code_is_worthless_at_another_sessions_address(
+    session: InteractiveSession, as_alice: Client, alice: User
+) -> None:
+    answer = as_alice.post(reverse("launcher:connect", args=[session.pk]))
+    code = answer.headers["Location"].rpartition("code=")[2]
+    from launcher import grants
+
+    assert grants.redeem_entry_code(label="a" * 24, code=code) is None
+
+
+def test_get_changes_nothing(session: InteractiveSession, as_alice: Client) -> None:
+    for name in ("connect", "stop"):
+        assert as_alice.get(reverse(f"launcher:{name}", args=[session.pk])).status_code == 405
+    session.refresh_from_db()
+    assert session.stop_requested_at is None
+
+
+def test_a_form_from_elsewhere_is_refused(demo_cluster: RunningCluster, alice: User) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(alice, backend="portal.accounts.backends.PortalBackend")
+    assert client.post("/launch/jupyter/", RAW).status_code == 403
+    assert not InteractiveSession.objects.exists()
+
+
+def test_health_says_that_the_parts_work(valkey: None, db: None, client: Client) -> None:
+    answer = client.get("/health/")
+    assert answer.json() == {"status": "ok", "parts": {"database": "ok", "valkey": "ok"}}
+
+
+def test_pages_forbid_foreign_scripts_and_frames(valkey: None, db: None, client: Client) -> None:
+    policy = client.get("/sign-in/").headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe-inline" not in policy
+
+
+def test_a_revoked_right_of_a_deactivated_user_ends_too(session: InteractiveSession, as_alice: Client, alice: User) -> None:
+    alice.is_active = False
+    alice.save()
+    assert as_alice.get("/").status_code == 302
+    assert services.limit_refusal(alice) is not None

@@ -1,0 +1,80 @@
+"""Every code that the pure parts and the services use has a sentence of its own."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from launcher import joblog, wording
+from launcher.models import InteractiveSession
+from launcher.states import EndReason, SessionState
+from portal.conf import PROJECT
+
+SOURCES = [
+    *(PROJECT / "launcher" / "schedulers").glob("*.py"),
+    *(PROJECT / "launcher" / "flows").glob("*.py"),
+    PROJECT / "launcher" / "choices.py",
+    PROJECT / "launcher" / "services.py",
+]
+NOT_SHOWN_AT_THE_END = {
+    # A session does not end by these: it waits, and is tried again.
+    "scheduler.error",
+    "scheduler.unavailable",
+    "scheduler.command_missing",
+    "scheduler.no_history",
+    "scheduler.bad_job_id",
+    "scheduler.bad_search",
+}
+
+
+def literals(pattern: str) -> set[str]:
+    """Every string in the sources that looks like such a code."""
+
+    def all_strings() -> Iterator[str]:
+        for path in SOURCES:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield node.value
+
+    return {text for text in all_strings() if re.fullmatch(pattern, text)}
+
+
+def ended(code: str, **values: object) -> InteractiveSession:
+    return InteractiveSession(
+        username="alice", app="jupyter", state=SessionState.ENDED, end_reason="failed", end_code=code, **values
+    )
+
+
+@pytest.mark.parametrize("code", sorted(literals(r"ended\.[a-z_]+") | {f"ended.{code.word}" for code in joblog.ExitCode}))
+def test_every_ending_has_a_sentence(code: str) -> None:
+    assert code in wording.end_sentences()
+
+
+@pytest.mark.parametrize("reason", EndReason)
+def test_every_end_reason_has_a_sentence(reason: EndReason) -> None:
+    assert f"ended.{reason}" in wording.end_sentences()
+
+
+@pytest.mark.parametrize("code", sorted(literals(r"scheduler\.[a-z_.]+[a-z]") - NOT_SHOWN_AT_THE_END))
+def test_every_refusal_of_the_scheduler_has_a_sentence(code: str) -> None:
+    assert code in wording.end_sentences()
+
+
+@pytest.mark.parametrize(
+    "code", sorted(literals(r"(cores|memory|hours|gpus|queue|image|folder|title|environment|choices)\.[a-z_]+"))
+)
+def test_every_mistake_has_a_sentence(code: str) -> None:
+    general = wording.mistake_sentence("nothing.at_all", {})
+    assert wording.mistake_sentence(code, {"min": 1, "max": 2, "queue": "workq"}) != general
+
+
+def test_a_sentence_with_a_missing_parameter_still_reads() -> None:
+    assert "%(" not in wording.end_sentence(ended("ended.module_missing"))
+
+
+def test_percent_signs_in_hostile_parameters_stay_text() -> None:
+    sentence = wording.end_sentence(ended("ended.module_missing", end_params={"subject": "%(by)s %d"}))
+    assert "%(by)s %d" in sentence
