@@ -1,4 +1,4 @@
-"""What is known about one browser at one session's address. Pure: plain values that the selectors make, the proxy obeys.
+"""What is known about one browser at one session's address. Pure values: the selectors make them, the proxy obeys.
 
 A selector looks a (label, cookie) pair up and answers with an ``Access``. The proxy decides nothing by itself: it lets
 through what is ``OPEN`` and shows a page for everything else.

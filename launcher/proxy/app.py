@@ -1,12 +1,13 @@
 """The door to every session's own address: an ASGI application for hosts of the form ``<label>.<sessions domain>``.
 
-It decides what may pass and where to (the cookie, the origin, the path), and leaves the carrying to a lane: ``http`` and
-``websocket`` here, by ASGI events. The target always comes from the access answer, never from the request.
+It decides what may pass and where to (the cookie, the origin, the path), and leaves the carrying to a lane: ``http``
+and ``websocket`` here, by ASGI events. The target always comes from the access answer, never from the request.
 
 Which requests are refused, beyond those without permission:
 - a WebSocket whose ``Origin`` is missing or is not exactly this session's address;
-- a request that may change something (any method but GET, HEAD, OPTIONS) unless its origin is this address: ``Origin`` must
-  say so, or, where a browser leaves it out or says ``null``, ``Sec-Fetch-Site: same-origin``, which no page can forge;
+- a request that may change something (any method but GET, HEAD, OPTIONS) unless its origin is this address: ``Origin``
+  must say so, or, where a browser leaves it out or says ``null``, ``Sec-Fetch-Site: same-origin``, which no page can
+  forge;
 - anything a browser marks as coming from another site, but for a plain navigation of a whole tab.
 """
 
@@ -23,10 +24,11 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from launcher.proxy import http, pages, websocket
 from launcher.proxy.access import AccessCache
 from launcher.proxy.access_types import Access, Verdict
+from launcher.proxy.errors import AccessEnded, UpstreamBroken, UpstreamBusy, UpstreamError, UpstreamSilent
 from launcher.proxy.headers import BadHead, Origin, cookie_value
 from launcher.proxy.pages import Notice, Page
-from launcher.proxy.upstream import UpstreamBroken, UpstreamBusy, UpstreamError, UpstreamPool, UpstreamSilent
-from launcher.proxy.visit import AccessEnded, Receive, Scope, Send, Visit
+from launcher.proxy.upstream import UpstreamPool
+from launcher.proxy.visit import Receive, Scope, Send, Visit
 from portal.addresses import client_address
 
 log = logging.getLogger(__name__)
@@ -265,9 +267,7 @@ class Proxy:
         link = self._site.portal_url + "/"
         if notice.to_session and visit.access.session_id:
             link += f"sessions/{visit.access.session_id}/"
-        return pages.as_page(
-            notice, language=pages.language_of(visit.fields.get(b"accept-language", b"")), link=link
-        )
+        return pages.as_page(notice, language=pages.language_of(visit.fields.get(b"accept-language", b"")), link=link)
 
     async def _answer(self, visit: Visit, send: Send, page: Page) -> None:
         if visit.scope["type"] == "http":

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from launcher.proxy.access_types import Target
-from launcher.proxy.upstream import Connection
+from launcher.proxy.connection import Connection
 from launcher.ssh.pool import Pool
 from launcher.ssh.tunnel import open_tunnel
 
@@ -32,7 +32,7 @@ class SSHDial:
 
 
 class TCPDial:
-    """A TCP connection, or a Unix socket where the target's host is a path. For a portal inside the cluster's network."""
+    """A TCP connection, or a Unix socket where the target's host is a path. For a portal in the cluster's network."""
 
     async def __call__(
         self, target: Target, protocol_factory: Callable[[], Connection], /

@@ -66,7 +66,7 @@ def read_close(data: bytes) -> tuple[int, str]:
         raise FrameError(1002, "half a close code")
     code: int = struct.unpack_from("!H", data)[0]
     # RFC 6455, 7.4, and the registry: below 3000 only what is defined, and not what may not travel.
-    if not (3000 <= code < 5000 or 1000 <= code <= 1014 and code not in (1004, NO_STATUS, ABNORMAL)):
+    if not (3000 <= code < 5000 or (1000 <= code <= 1014 and code not in (1004, NO_STATUS, ABNORMAL))):
         raise FrameError(1002, "a close code that may not be sent")
     try:
         return code, data[2:].decode("utf-8")

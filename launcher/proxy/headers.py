@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote_to_bytes
 
-
 Fields = Iterable[tuple[bytes, bytes]]
 
 SECRET_HEADER = "X-Footbridge-Secret"
@@ -108,9 +107,12 @@ def _request_kind(name: bytes) -> int:
     lower = name.lower()
     if not _TOKEN.fullmatch(name):
         kind = _BAD
-    elif lower in _HOP_BY_HOP and lower != b"transfer-encoding":
-        kind = _DROP
-    elif lower in _CLAIMS or lower.startswith(_CLAIM_PREFIXES) or b"_" in lower:
+    elif (
+        lower in _CLAIMS
+        or lower.startswith(_CLAIM_PREFIXES)
+        or b"_" in lower
+        or (lower in _HOP_BY_HOP and lower != b"transfer-encoding")
+    ):
         kind = _DROP
     else:
         kind = {

@@ -12,6 +12,9 @@ import logging
 
 from launcher.proxy.access import AccessCache, Hold
 from launcher.proxy.access_types import Target
+from launcher.proxy.connection import Connection
+from launcher.proxy.errors import AccessEnded, ClientGone, UpstreamBroken, UpstreamError, UpstreamSilent
+from launcher.proxy.exchange import Exchange, Head
 from launcher.proxy.headers import (
     BadHead,
     OutgoingRequest,
@@ -20,16 +23,8 @@ from launcher.proxy.headers import (
     outgoing_request,
     request_target,
 )
-from launcher.proxy.upstream import (
-    Connection,
-    Exchange,
-    Head,
-    UpstreamBroken,
-    UpstreamError,
-    UpstreamPool,
-    UpstreamSilent,
-)
-from launcher.proxy.visit import AccessEnded, ClientGone, Message, Receive, Send, Visit
+from launcher.proxy.upstream import UpstreamPool
+from launcher.proxy.visit import Message, Receive, Send, Visit
 
 log = logging.getLogger(__name__)
 

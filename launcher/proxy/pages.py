@@ -146,9 +146,7 @@ def _words(code: str) -> tuple[str, str]:
             "The request did not come from this session's own pages, so it was not carried out."
         )
     if code == "not_ready":
-        return gettext("Not ready yet"), gettext(
-            "Your session is starting. This page opens it as soon as it answers."
-        )
+        return gettext("Not ready yet"), gettext("Your session is starting. This page opens it as soon as it answers.")
     if code == "ended":
         return gettext("This session has ended"), gettext(
             "The portal's page about it says why, and starts a new one like it."

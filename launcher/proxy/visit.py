@@ -1,4 +1,4 @@
-"""One request or WebSocket handshake at a session's own address: what every part of the proxy needs to know about it."""
+"""One request or WebSocket handshake at a session's own address: what the parts of the proxy need to know of it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,6 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-
-
-class ClientGone(Exception):
-    """The browser has left; nobody is there to answer to."""
-
-
-class AccessEnded(Exception):
-    """The browser may not stay: stop, revoke or sign-out."""
 
 
 @dataclass(slots=True, eq=False)

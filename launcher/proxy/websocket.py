@@ -16,6 +16,9 @@ from collections import deque
 
 from launcher.proxy.access import AccessCache
 from launcher.proxy.access_types import Target
+from launcher.proxy.connection import Connection
+from launcher.proxy.errors import AccessEnded, ClientGone, UpstreamBroken, UpstreamSilent
+from launcher.proxy.exchange import HIGH_WATER_BYTES, Exchange, Head
 from launcher.proxy.frames import (
     BINARY,
     CLOSE,
@@ -31,16 +34,8 @@ from launcher.proxy.frames import (
     read_close,
 )
 from launcher.proxy.headers import Secret, incoming_response, outgoing_handshake, request_target
-from launcher.proxy.upstream import (
-    HIGH_WATER_BYTES,
-    Connection,
-    Exchange,
-    Head,
-    UpstreamBroken,
-    UpstreamPool,
-    UpstreamSilent,
-)
-from launcher.proxy.visit import AccessEnded, ClientGone, Receive, Send, Visit
+from launcher.proxy.upstream import UpstreamPool
+from launcher.proxy.visit import Receive, Send, Visit
 
 log = logging.getLogger(__name__)
 
@@ -152,9 +147,7 @@ async def _refuse(visit: Visit, send: Send, exchange: Exchange, head: Head, targ
     await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
 
-async def _carry(
-    visit: Visit, receive: Receive, send: Send, upstream: UpstreamSocket, access: AccessCache
-) -> None:
+async def _carry(visit: Visit, receive: Receive, send: Send, upstream: UpstreamSocket, access: AccessCache) -> None:
     browser = asyncio.create_task(_from_browser(receive, upstream))
     browser.add_done_callback(upstream.browser_done)
     ending = _Ending(upstream)
@@ -170,7 +163,9 @@ async def _carry(
                 code, reason = read_close(event.data)
                 upstream.send_close(code, reason)
                 if not browser.done():
-                    await send({"type": "websocket.close", "code": 1000 if code == NO_STATUS else code, "reason": reason})
+                    await send(
+                        {"type": "websocket.close", "code": 1000 if code == NO_STATUS else code, "reason": reason}
+                    )
                 return
     except (AccessEnded, FrameError, UnicodeDecodeError) as error:
         code = 1008 if isinstance(error, AccessEnded) else getattr(error, "code", 1007)

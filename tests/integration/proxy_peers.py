@@ -213,9 +213,7 @@ class Portal:
             flavor=self.flavor,  # type: ignore[arg-type]  # a test may try another
             secret=self.secret,
         )
-        access = Access(
-            Verdict.OPEN, session_id="session-1", username="alice", user_id=1, state="ready", target=target
-        )
+        access = Access(Verdict.OPEN, session_id="session-1", username="alice", user_id=1, state="ready", target=target)
         return replace(access, **changes)  # type: ignore[arg-type]  # fields by name
 
     async def look_up(self, *, label: str, cookie_value: str) -> Access:

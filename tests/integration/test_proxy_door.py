@@ -1,4 +1,4 @@
-"""Who gets in, who does not, and what each of them sees: entry by a code, the table of refusals, the proxy's own pages."""
+"""Who gets in, who does not, and what each sees: entry by a code, the table of refusals, the proxy's own pages."""
 
 from __future__ import annotations
 

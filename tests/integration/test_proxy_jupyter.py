@@ -190,7 +190,7 @@ async def test_a_file_goes_up_and_comes_down_whole_and_in_part(visitor: Browser,
     text = "é" * 500_000
     model = json.dumps({"type": "file", "format": "text", "content": text}).encode()
     answer = await visitor.ask("PUT", "/api/contents/a%20b%23.txt", data=io.BytesIO(model))
-    assert answer.status == 201, await answer.text()
+    assert answer.status in (200, 201), await answer.text()  # the file may be there from an earlier test
     assert (jupyter.folder / "a b#.txt").read_text() == text
     whole = await visitor.ask("GET", "/files/a%20b%23.txt")
     assert (await whole.read()).decode() == text

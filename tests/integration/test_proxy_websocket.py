@@ -201,7 +201,7 @@ async def test_a_handshake_of_another_origin_is_refused_and_reported(portal: Por
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 500])
 async def test_c55_an_http_answer_to_a_handshake_reaches_the_browser(portal: Portal, status: int) -> None:
     portal.upstream.handler = answering(
-        b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{\"message\": \"no\"}" % status
+        b'HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{"message": "no"}' % status
     )
     raw = await portal.connect()
     raw.writer.write(portal.handshake())
@@ -261,7 +261,9 @@ async def test_c58_an_upgrade_to_something_else_is_a_plain_request(portal: Porta
 
 async def test_the_handshake_carries_our_fields_and_offers_no_extension(portal: Portal) -> None:
     extension = b"Sec-WebSocket-Extensions: permessage-deflate"
-    async with socket_of(portal, extension, b"X-Forwarded-For: 6.6.6.6", target="/api/kernels/1/channels?a=%2F&token=x"):
+    async with socket_of(
+        portal, extension, b"X-Forwarded-For: 6.6.6.6", target="/api/kernels/1/channels?a=%2F&token=x"
+    ):
         request = portal.upstream.requests[-1]
     assert request.target == b"/api/kernels/1/channels?a=%2F"
     assert request.values(b"x-footbridge-secret") == [b"upstreams-secret"]

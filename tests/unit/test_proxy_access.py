@@ -130,9 +130,7 @@ async def test_guessed_cookies_do_not_fill_the_memory(cache: AccessCache, databa
     assert database.asked[-1] == ("label", "")
 
 
-async def test_a_connection_made_on_a_dropped_answer_is_checked_at_once(
-    cache: AccessCache, database: Database
-) -> None:
+async def test_a_connection_made_on_a_dropped_answer_is_checked_at_once(cache: AccessCache, database: Database) -> None:
     access = await cache.look_up("label", "cookie")
     database.rows.clear()
     cache.drop(session_id="s1")

@@ -36,9 +36,7 @@ messages = st.lists(
 
 
 @given(messages, st.lists(st.integers(1, 40), max_size=60))
-def test_every_split_of_the_bytes_gives_the_same_events(
-    sent: list[tuple[int, bytes, int]], sizes: list[int]
-) -> None:
+def test_every_split_of_the_bytes_gives_the_same_events(sent: list[tuple[int, bytes, int]], sizes: list[int]) -> None:
     expected, raw = [], b""
     for opcode, data, pieces in sent:
         data = data[:125] if opcode == PING else data
@@ -60,12 +58,13 @@ def test_every_split_of_the_bytes_gives_the_same_events(
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_give_events_or_a_frame_error(data: bytes) -> None:
     reader = FrameReader(max_bytes=1000)
+    code, events = 0, []
     try:
         events = reader.feed(data)
     except FrameError as error:
-        assert error.code in (1002, 1009)
-    else:
-        assert sum(len(event.data) for event in events) <= len(data)
+        code = error.code
+    assert code in (0, 1002, 1009)
+    assert sum(len(event.data) for event in events) <= len(data)
 
 
 def test_a_message_over_the_limit_is_refused_before_it_is_here() -> None:
@@ -78,8 +77,7 @@ def test_fragments_without_end_are_refused_even_when_they_are_empty() -> None:
     reader = FrameReader(max_bytes=1000)
     reader.feed(unmasked(BINARY, b"", final=False))
     with pytest.raises(FrameError):
-        for _ in range(1000):
-            reader.feed(unmasked(0, b"", final=False))
+        reader.feed(unmasked(0, b"", final=False) * 1000)
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])

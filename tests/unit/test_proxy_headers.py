@@ -27,7 +27,9 @@ ORIGIN = Origin("http", HOST)
 IDENTITY = Secret("identity", "s3cret")
 
 
-def sent(*fields: tuple[bytes, bytes], method: str = "GET", connection: bytes = b"", secret: Secret = IDENTITY) -> bytes:
+def sent(
+    *fields: tuple[bytes, bytes], method: str = "GET", connection: bytes = b"", secret: Secret = IDENTITY
+) -> bytes:
     """The head for the server, with one host."""
     return outgoing_request(
         method=method,
@@ -118,7 +120,9 @@ def test_a_secret_with_a_line_break_is_refused() -> None:
         st.tuples(
             st.one_of(
                 st.binary(max_size=12),
-                st.sampled_from([b"cookie", b"content-length", b"transfer-encoding", b"Connection", b"x-ok", b"expect"]),
+                st.sampled_from(
+                    [b"cookie", b"content-length", b"transfer-encoding", b"Connection", b"x-ok", b"expect"]
+                ),
             ),
             st.one_of(st.binary(max_size=30), st.sampled_from([b"chunked", b"5", b"100-continue", b"a=1; portal=2"])),
         ),
@@ -138,7 +142,7 @@ def test_whatever_comes_the_head_holds_one_request_and_one_secret(fields: list[t
     assert lower.count(b"host") == 1
     assert lower.count(b"x-footbridge-secret") == 1
     assert lower.count(b"content-length") + lower.count(b"transfer-encoding") <= 1
-    assert b"portal=2" not in head
+    assert not any(line.startswith(b"cookie:") and b"portal" in line for line in lines)
 
 
 # Path, query, cookies
@@ -217,9 +221,7 @@ def test_a_cookie_of_the_server_is_confined(value: bytes, left: bytes) -> None:
 
 
 def received(*fields: tuple[bytes, bytes], status: int = 200, connection: bytes = b"") -> list[tuple[bytes, bytes]]:
-    return incoming_response(
-        status, fields, connection=connection, origin=ORIGIN, upstream_authority=b"node7:8888"
-    )
+    return incoming_response(status, fields, connection=connection, origin=ORIGIN, upstream_authority=b"node7:8888")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,295 @@
+"""One HTTP/1.1 connection to a server in a job: an asyncio protocol over any transport, a socket or an SSH channel.
+
+It carries one ``Exchange`` at a time. The server's bytes are hostile: a head has a limit, two framings are refused, and
+whatever comes that nobody asked for costs the connection. After an upgrade all bytes go to a ``Tunnel``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, cast
+
+import httptools
+
+from launcher.proxy.errors import UpstreamBroken
+from launcher.proxy.exchange import Exchange, Head
+
+MAX_HEAD_BYTES = 128 * 1024
+"""The longest head of an answer."""
+
+
+class Home(Protocol):
+    """Who keeps a connection."""
+
+    def forget(self, connection: Connection) -> None:
+        """The connection is gone."""
+
+
+class Tunnel(Protocol):
+    """What takes over a connection after an upgrade."""
+
+    def data_received(self, data: bytes) -> None: ...
+    def connection_lost(self) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """One connection to a server in a job. ``home`` is told once, when it is gone."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.transport: asyncio.Transport | None = None
+        self.exchange: Exchange | None = None
+        self.tunnel: Tunnel | None = None
+        self._upgraded = False
+        self._after_upgrade = b""  # what came right behind the answer to a handshake
+        self.was_used = False
+        self.lost = False
+        self.keep_alive = False
+        self.idle_since = 0.0
+        self._parser = httptools.HttpResponseParser(self)
+        self._stale_parser = False  # it waits for a body that does not come
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._in_head = True
+        self._surplus = False  # the server sent what nobody asked for
+        self._read_paused = False
+        self._write_paused = False
+        self._drained: asyncio.Future[None] | None = None
+
+    # Sending
+
+    def start(self, method: str, head: bytes, *, wants_upgrade: bool = False) -> Exchange:
+        """Send a request's head (with its body, where that is at hand) and return the exchange."""
+        if self._stale_parser:
+            self._parser = httptools.HttpResponseParser(self)
+            self._stale_parser = False
+        self._fields = []
+        self._head_bytes = 0
+        self._in_head = True
+        exchange = self.exchange = Exchange(self, head_only=method == "HEAD", wants_upgrade=wants_upgrade)
+        if self.lost:
+            exchange.fail(UpstreamBroken("the connection had been closed"))
+        else:
+            self.write(head)
+        return exchange
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; follow with ``drain`` where there may be many."""
+        if self.transport is not None and not self.lost:
+            self.transport.write(data)
+
+    def attach(self, tunnel: Tunnel) -> None:
+        """Give all further bytes to ``tunnel``, beginning with those behind the answer to the handshake."""
+        self.tunnel = tunnel
+        early, self._after_upgrade = self._after_upgrade, b""
+        if early:
+            tunnel.data_received(early)
+        if self.lost:
+            tunnel.connection_lost()
+        self.resume_reading()
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the server takes less than was sent."""
+        return self._write_paused
+
+    async def drain(self) -> None:
+        """Wait until the server has taken most of what was sent. Returns also when the connection is lost."""
+        while self._write_paused and not self.lost:
+            if self._drained is None or self._drained.done():
+                self._drained = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._drained)
+
+    def pause_reading(self) -> None:
+        """Take no more from the server for now."""
+        if not self._read_paused and not self.lost and self.transport is not None:
+            self._read_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take more from the server again."""
+        if self._read_paused and not self.lost and self.transport is not None:
+            self._read_paused = False
+            self.transport.resume_reading()
+
+    def close(self) -> None:
+        """Close after what was written is sent."""
+        if self.transport is not None and not self.lost:
+            self.transport.close()
+
+    def finish(self, seconds: float) -> None:
+        """Close after what was written is sent, but within ``seconds``."""
+        if self.transport is not None and not self.lost:
+            self.transport.close()
+            asyncio.get_running_loop().call_later(seconds, self.abort)
+
+    def abort(self) -> None:
+        """Close now."""
+        if self.transport is not None and not self.lost:
+            self.transport.abort()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another request may be sent."""
+        return (
+            not self.lost
+            and self.keep_alive
+            and not self._surplus
+            and not self._write_paused
+            and self.transport is not None
+            and not self.transport.is_closing()
+        )
+
+    # asyncio's protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.tunnel is not None:
+            self.tunnel.data_received(data)
+            return
+        exchange = self.exchange
+        if exchange is None:
+            self._surplus = True
+            self.abort()
+            return
+        if self._upgraded:
+            self._after_upgrade += data  # a transport may hand over what it holds even after a pause
+            return
+        exchange.got_bytes = True
+        if self._in_head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade = data[upgrade.args[0] :]
+            if exchange.wants_upgrade:
+                self._upgraded = True
+                self.pause_reading()  # until somebody attaches a tunnel
+            else:
+                self._break("an upgrade nobody asked for")
+        except httptools.HttpParserError as error:
+            self._break(f"no HTTP: {error}")
+        else:
+            if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+                self._break("the head is too long")
+
+    def eof_received(self) -> bool | None:
+        self._end_of_stream(None)
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self._write_paused = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        self._end_of_stream(exc)
+        if self.tunnel is not None:
+            self.tunnel.connection_lost()
+        self.home.forget(self)
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def _end_of_stream(self, exc: Exception | None) -> None:
+        exchange = self.exchange
+        self.keep_alive = False
+        if exchange is None or exchange.complete:
+            return
+        if exchange.until_close and exc is None and not self._in_head:
+            exchange.take_end()
+        else:
+            exchange.fail(UpstreamBroken("the connection was closed before the end of the answer"))
+
+    def _break(self, detail: str) -> None:
+        self.keep_alive = False
+        if self.exchange is not None and not self.exchange.complete:
+            self.exchange.fail(UpstreamBroken(detail))
+        self.abort()
+
+    # httptools' callbacks
+
+    def on_message_begin(self) -> None:
+        if self.exchange is None or self.exchange.complete:
+            self._surplus = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # after it, these are trailers: they belong to this hop
+            self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        exchange = self.exchange
+        if exchange is None or exchange.complete:
+            self._surplus = True
+            return
+        status = self._parser.get_status_code()
+        if 100 <= status < 200 and status != 101:
+            if status == 100:
+                exchange.take_continue()
+            self._fields = []
+            return  # the final head follows
+        self._in_head = False
+        head = Head(status, self._fields)
+        problem = self._frame(head)
+        if problem:
+            # Not now: httptools is in the middle of this very piece of data.
+            exchange.fail(UpstreamBroken(problem))
+            self._surplus = True
+            asyncio.get_running_loop().call_soon(self.abort)
+            return
+        exchange.take_head(head)
+        if status == 101:
+            return
+        if exchange.head_only or status in (204, 304):
+            self._stale_parser = True
+            exchange.take_end()
+        elif not head.chunked and head.length is None:
+            exchange.until_close = True
+            self.keep_alive = False
+
+    def _frame(self, head: Head) -> str:
+        """Read how the body is framed and whether the connection stays. Returns what is wrong, if something is."""
+        connection: list[bytes] = []
+        for name, value in head.fields:
+            lower = name.lower()
+            if lower == b"content-length":
+                if head.length is not None or not value.isdigit() or len(value) > 18:
+                    return "no usable content length"
+                head.length = int(value)
+            elif lower == b"transfer-encoding":
+                if head.chunked or value.lower() != b"chunked":
+                    return "a transfer coding other than chunked"
+                head.chunked = True
+            elif lower == b"connection":
+                connection.append(value)
+        if head.chunked and head.length is not None:
+            return "two framings in one answer"
+        if not 100 <= head.status < 600:
+            return "no status of HTTP"
+        if head.status == 101 and self.exchange is not None and not self.exchange.wants_upgrade:
+            return "an upgrade nobody asked for"
+        head.connection = b",".join(connection)
+        options = head.connection.lower()
+        if self._parser.get_http_version() == "1.1":
+            self.keep_alive = b"close" not in options
+        else:
+            self.keep_alive = b"keep-alive" in options
+        return ""
+
+    def on_body(self, body: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None or exchange.complete:
+            self._surplus = True
+        else:
+            exchange.take_body(body)
+
+    def on_message_complete(self) -> None:
+        exchange = self.exchange
+        if exchange is not None and not self._in_head and not exchange.complete and not self._surplus:
+            exchange.take_end()
