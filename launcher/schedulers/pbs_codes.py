@@ -47,10 +47,11 @@ _REJECTED = {
 """Exit code of qsub or qalter → last part of the code ``scheduler.rejected.…``."""
 
 _NO_CONNECTION = re.compile(
-    r"cannot connect|couldn't connect|could not connect|connection refused|unknown host|timed? ?out"
-    r"|no route to host|communication failure|end of file|protocol|illegally formed|errno=",
-    re.IGNORECASE,
+    r"cannot connect to|couldn't connect to|could not connect to|^connection refused|^unknown host|timed out$"
+    r"|communication failure|illegally formed|\berr(?:no|or)=\d",
+    re.IGNORECASE | re.MULTILINE,
 )
+"""Words of the PBS client library. Exact, because a site's own greeting may stand in the error text as well."""
 
 
 def mentions_connection(result: CommandResult) -> bool:

@@ -366,3 +366,11 @@ def test_extend_over_the_queues_limit_is_rejected() -> None:
 def test_registry_knows_pbs() -> None:
     assert isinstance(adapter("pbs", "/opt/pbs/bin/"), PBS)
     assert adapter("pbs", "/opt/pbs/bin/").command_path("qsub") == "/opt/pbs/bin/qsub"
+
+
+def test_a_sites_greeting_in_the_error_text_does_not_matter() -> None:
+    greeting = b"Welcome. All connections follow the usage protocol. Sessions end after idle time-out.\n"
+    result = CommandResult(0, dsv({"id": "1.a", "job_state": "R"}), greeting)
+    report = PBS().parse_status(result, ["1.a", "2.a"])
+    assert set(report.jobs) == {"1.a"}
+    assert report.missing == {"2.a"}
