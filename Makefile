@@ -37,7 +37,9 @@ types: $(VENV)/.all ## strict types
 check: lint types test ## all of these, as the continuous integration does
 
 messages: $(VENV)/.all ## collect the texts for translation and compile the translations (needs gettext)
-	$(BIN)/python manage.py demo -- makemessages --locale zh_Hans --locale en --no-obsolete --ignore .venv --ignore var
+	$(BIN)/python manage.py demo -- makemessages --locale zh_Hans --locale en --no-obsolete --add-location file \
+	  --ignore .venv --ignore var --ignore tests --ignore static
+	msgattrib --empty --clear-fuzzy locale/en/LC_MESSAGES/django.po | msgen --output-file=locale/en/LC_MESSAGES/django.po -
 	$(BIN)/python manage.py demo -- compilemessages --ignore .venv --ignore var
 
 clean: ## remove the virtual environment and the demo's data
