@@ -29,11 +29,26 @@ def apps() -> dict[str, App]:
     return load_apps(settings.CONF.apps_folders)
 
 
-@functools.cache
+_schedulers: dict[str, Scheduler] = {}
+
+
 def scheduler_of(cluster_id: str) -> Scheduler:
     """The adapter that speaks to this cluster's scheduler."""
-    cluster = clusters()[cluster_id]
-    return adapter(cluster.scheduler, cluster.commands_folder)
+    if cluster_id not in _schedulers:
+        cluster = clusters()[cluster_id]
+        _schedulers[cluster_id] = adapter(cluster.scheduler, cluster.commands_folder)
+    return _schedulers[cluster_id]
+
+
+def keep_scheduler(cluster_id: str, scheduler: Scheduler) -> None:
+    """Use this adapter from now on: the cluster's client lacks something that the first one relied on."""
+    _schedulers[cluster_id] = scheduler
+
+
+def forget() -> None:
+    """Make everything anew: the files have changed. For tests."""
+    clusters.cache_clear()
+    _schedulers.clear()
 
 
 @functools.cache
@@ -57,4 +72,4 @@ def hands() -> Hands:
     return Hands(new_pool())
 
 
-__all__ = ["apps", "clusters", "credential_of", "hands", "hands_loop", "new_pool", "scheduler_of"]
+__all__ = ["apps", "clusters", "credential_of", "forget", "hands", "hands_loop", "keep_scheduler", "new_pool", "scheduler_of"]

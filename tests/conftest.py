@@ -127,8 +127,7 @@ def _running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runni
 def demo_cluster(_running_cluster: RunningCluster, valkey: None) -> Iterator[RunningCluster]:
     """The demo cluster, without faults before and after."""
     (FOLDER / "clusters.toml").write_text(_running_cluster.toml(), encoding="utf-8")
-    for made_once in (parts.clusters, parts.scheduler_of):
-        made_once.cache_clear()
+    parts.forget()
     yield _running_cluster
     _running_cluster.mend()
 

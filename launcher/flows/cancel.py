@@ -5,8 +5,9 @@ from __future__ import annotations
 import structlog
 
 from launcher import services
+from launcher.flows.ask import ask
 from launcher.models import InteractiveSession
-from launcher.parts import clusters, hands, hands_loop, scheduler_of
+from launcher.parts import clusters, hands_loop
 from launcher.schedulers.base import CancelOutcome
 from launcher.states import SessionState
 from portal.errors import FootbridgeError
@@ -19,13 +20,17 @@ def cancel(session_id: str) -> None:
     session = InteractiveSession.objects.filter(pk=session_id, state=SessionState.STOPPING).exclude(job_id="").first()
     if session is None or session.cancelled_at is not None:
         return
-    cluster, scheduler = clusters()[session.cluster], scheduler_of(session.cluster)
+    cluster = clusters()[session.cluster]
     try:
-        result = hands_loop().run(
-            hands().run(cluster, session.username, scheduler.cancel_command(session.job_id)),
+        outcome = hands_loop().run(
+            ask(
+                cluster,
+                session.username,
+                lambda scheduler: scheduler.cancel_command(session.job_id),
+                lambda scheduler, result: scheduler.parse_cancel(result),
+            ),
             cluster.connect_timeout_seconds + cluster.command_timeout_seconds,
         )
-        outcome = scheduler.parse_cancel(result)
     except FootbridgeError as error:
         log.warning("cancel_postponed", session=session_id, code=error.code, detail=error.detail)
         services.record_unreachable([session_id])

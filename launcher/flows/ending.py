@@ -40,8 +40,7 @@ async def find_ending(cluster: Cluster, session: InteractiveSession, status: Job
         try:
             async with hands().files(cluster, session.username) as files:
                 tail = await _tail(files, f"{session.folder}/{LOG_NAME}")
-                if not tail:
-                    tail = await _tail(files, f"{session.folder}/job.out")
+                tail += await _tail(files, f"{session.folder}/job.out")  # where the scheduler itself writes
                 await files.replace(f"{session.folder}/{SECRET_NAME}", b"", 0o600)
         except SSHError as error:
             log.info("log_not_read", session=session.id, code=error.code, detail=error.detail)

@@ -16,11 +16,12 @@ from django.core.cache import cache
 from launcher import dispatch, services
 from launcher.clusters import Cluster
 from launcher.connection import Connection
+from launcher.flows.ask import ask
 from launcher.flows.ending import EndingFound, find_ending
 from launcher.flows.start import Started, look_for_server
 from launcher.models import InteractiveSession
 from launcher.monitor import Decision, Watched, decide
-from launcher.parts import clusters, hands, hands_loop, scheduler_of
+from launcher.parts import clusters, hands_loop, scheduler_of
 from launcher.schedulers.base import JobState, JobStatus, StatusReport
 from launcher.states import LIVE_STATES, SessionState
 from portal.clock import now
@@ -95,9 +96,10 @@ async def _ask(cluster: Cluster, sessions: list[InteractiveSession]) -> Round:
         groups.setdefault(cluster.operator or session.username, []).append(session)
 
     async def ask_group(account: str, group: list[InteractiveSession]) -> None:
-        for start in range(0, len(group), BATCH):
+        size = min(BATCH, scheduler_of(cluster.id).batch_size)
+        for start in range(0, len(group), size):
             async with gate:
-                await _ask_batch(cluster, account, group[start : start + BATCH], result)
+                await _ask_batch(cluster, account, group[start : start + size], result)
 
     await asyncio.gather(*(ask_group(account, group) for account, group in groups.items()))
 
@@ -132,10 +134,12 @@ async def _ask_batch(cluster: Cluster, account: str, batch: list[InteractiveSess
 
 
 async def _status(cluster: Cluster, account: str, job_ids: list[str]) -> StatusReport:
-    scheduler = scheduler_of(cluster.id)
-    command = scheduler.status_command(job_ids)
-    answer = await hands().run(cluster, account, command)
-    return scheduler.parse_status(answer, job_ids)
+    return await ask(
+        cluster,
+        account,
+        lambda scheduler: scheduler.status_command(job_ids),
+        lambda scheduler, result: scheduler.parse_status(result, job_ids),
+    )
 
 
 async def _follow_up(cluster: Cluster, session: InteractiveSession, result: Round) -> None:

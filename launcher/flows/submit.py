@@ -14,9 +14,10 @@ import structlog
 from launcher import services
 from launcher.catalog import LaunchChoices
 from launcher.clusters import Cluster
+from launcher.flows.ask import ask
 from launcher.jobscript import ScriptContext, render, session_files
 from launcher.models import InteractiveSession
-from launcher.parts import apps, clusters, hands, hands_loop, scheduler_of
+from launcher.parts import apps, clusters, hands, hands_loop
 from launcher.schedulers.base import JobRequest, NotPermitted, SubmitRejected
 from launcher.sealing import unseal
 from launcher.ssh.errors import RemoteFileError
@@ -78,7 +79,6 @@ def _end_without_job(claim: services.Claim) -> None:
 async def _submit(session: InteractiveSession, *, is_retry: bool) -> Submitted | None:
     """The job, new or found; ``None`` when none exists and a stop was asked for."""
     cluster = clusters()[session.cluster]
-    scheduler = scheduler_of(session.cluster)
     username = session.username
     stop_wanted = session.stop_requested_at is not None
     if stop_wanted and not is_retry:
@@ -86,8 +86,12 @@ async def _submit(session: InteractiveSession, *, is_retry: bool) -> Submitted |
     async with hands().files(cluster, username) as files:
         folder = f"{await files.home()}/{cluster.sessions_folder}/{session.id}"
         if is_retry:
-            command = scheduler.find_command(name=session.job_name, user=username)
-            found = scheduler.parse_find(await hands().run(cluster, username, command))
+            found = await ask(
+                cluster,
+                username,
+                lambda scheduler: scheduler.find_command(name=session.job_name, user=username),
+                lambda scheduler, result: scheduler.parse_find(result),
+            )
             if found:
                 return Submitted(job_id=found[0], folder=folder, adopted=True)
             if stop_wanted:
@@ -96,9 +100,13 @@ async def _submit(session: InteractiveSession, *, is_retry: bool) -> Submitted |
         await files.make_folders(folder, mode=0o700)
         for file in session_files(context, unseal(session.secret_encrypted)):
             await files.replace(f"{folder}/{file.relative_path}", file.data, file.mode)
-    command = scheduler.submit_command(request)
-    result = await hands().run(cluster, username, command)
-    return Submitted(job_id=scheduler.parse_submit(result), folder=folder, adopted=False)
+    job_id = await ask(
+        cluster,
+        username,
+        lambda scheduler: scheduler.submit_command(request),
+        lambda scheduler, result: scheduler.parse_submit(result),
+    )
+    return Submitted(job_id=job_id, folder=folder, adopted=False)
 
 
 def _job(session: InteractiveSession, cluster: Cluster, folder: str) -> tuple[JobRequest, ScriptContext]:

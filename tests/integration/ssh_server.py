@@ -1,7 +1,9 @@
-"""A real SSH server in the test process, and other peers that misbehave: what the tests of ``launcher.ssh`` talk to.
+"""A real SSH server in the test process, and other peers that misbehave: what the tests of ``launcher.ssh``
+talk to.
 
-``login_host`` runs commands with /bin/sh as the account that runs the tests, with a folder of the test as everybody's
-home, and forwards TCP. ``silent_host`` accepts and says nothing. ``free_port`` is one where nobody listens.
+``login_host`` runs commands with /bin/sh as the account that runs the tests, with a folder of the test as
+everybody's home, and forwards TCP. ``silent_host`` accepts and says nothing. ``free_port`` is one where
+nobody listens.
 """
 
 from __future__ import annotations
@@ -46,6 +48,9 @@ class LoginHost:
     password_expired: bool = False
     let_everybody_in: bool = False
     sftp_faults: dict[str, Callable[[], None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
 
     @property
     def address(self) -> str:
@@ -105,8 +110,10 @@ class _Server(asyncssh.SSHServer):
         return True
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
+        if not self._host.forwarding:
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed")
         if self._host.hold_forwarding is None:
-            return self._host.forwarding
+            return True
         return self._late(self._host.hold_forwarding, self._host.connections[-1], dest_host, dest_port)
 
     @staticmethod
@@ -118,7 +125,7 @@ class _Server(asyncssh.SSHServer):
 
 
 class _HomeSFTP(asyncssh.SFTPServer):
-    """The real file system, with relative paths below the home folder, and faults where the test wants them."""
+    """The real file system, relative paths below the home folder, and faults where the test wants them."""
 
     def __init__(self, chan: asyncssh.SSHServerChannel[bytes], host: LoginHost) -> None:
         super().__init__(chan)
@@ -143,7 +150,8 @@ class _HomeSFTP(asyncssh.SFTPServer):
 
 
 async def _handle(host: LoginHost, process: asyncssh.SSHServerProcess[bytes]) -> None:
-    """Run the command as sshd does: the status is sent when the shell ends, the channel closed when its output ends.
+    """Run the command as sshd does: the status is sent when the shell ends, the channel closed when its
+    output ends.
 
     Not asyncio's own subprocesses: they report the end only when nobody holds the output any more.
     """
@@ -178,7 +186,7 @@ async def _handle(host: LoginHost, process: asyncssh.SSHServerProcess[bytes]) ->
     feeding = asyncio.create_task(_pump(process.stdin, writer, close=True))
     try:
         await _ended(shell)
-        status = shell.wait()  # noqa: ASYNC222 - it has ended
+        status = shell.wait()
         if status < 0:
             process.exit_with_signal({-9: "KILL", -15: "TERM"}[status])
             return
@@ -190,7 +198,7 @@ async def _handle(host: LoginHost, process: asyncssh.SSHServerProcess[bytes]) ->
             task.cancel()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(shell.pid, 9)
-        shell.wait()  # noqa: ASYNC222 - it was killed
+        shell.wait()
         for transport in transports:
             transport.close()
         if not stdin.is_closing():
@@ -221,7 +229,6 @@ async def _pump(source: Any, sink: Any, *, close: bool = False) -> None:
 @asynccontextmanager
 async def login_host(home: Path, ca: UserCA, **options: Any) -> AsyncIterator[LoginHost]:
     """Start a server; ``options`` are fields of LoginHost."""
-    home.mkdir(parents=True, exist_ok=True)
     host = LoginHost(home, **options)
     server = await asyncssh.create_server(
         lambda: _Server(host, ca),
@@ -251,7 +258,9 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any
 
 @asynccontextmanager
 async def tcp_server(talk: Talk) -> AsyncIterator[int]:
-    """The port of a TCP server that talks like ``talk``. At the end every conversation is cancelled and closed."""
+    """The port of a TCP server that talks like ``talk``. At the end every conversation is cancelled and
+    closed.
+    """
     conversations: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -201,7 +201,7 @@ def test_a_module_that_does_not_exist_is_named_as_the_reason(demo_cluster: Runni
     )
     from launcher import parts
 
-    parts.clusters.cache_clear()
+    parts.forget()
     session = launch(user=alice, app_id="jupyter", raw={**RAW, "environment": "module:gone/1.0"}, address="")
     drive(session, SessionState.ENDED)
     assert (session.end_reason, session.end_code) == ("failed", "ended.module_missing")

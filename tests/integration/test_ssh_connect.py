@@ -9,6 +9,11 @@ from pathlib import Path
 
 import asyncssh
 import pytest
+
+from launcher.ssh.ca import UserCA
+from launcher.ssh.connect import connect, split_host
+from launcher.ssh.credentials import CertificateCredential
+from launcher.ssh.errors import HostKeyChanged, LoginRefused, SSHError, TimedOut, Unreachable
 from tests.integration.ssh_server import (
     LoginHost,
     cluster_of,
@@ -19,11 +24,6 @@ from tests.integration.ssh_server import (
     silent_host,
     tcp_server,
 )
-
-from launcher.ssh.ca import UserCA
-from launcher.ssh.connect import connect, split_host
-from launcher.ssh.credentials import CertificateCredential
-from launcher.ssh.errors import HostKeyChanged, LoginRefused, SSHError, TimedOut, Unreachable
 
 pytestmark = pytest.mark.integration
 

@@ -10,6 +10,11 @@ from pathlib import Path
 
 import asyncssh
 import pytest
+
+from launcher.ssh.ca import UserCA
+from launcher.ssh.credentials import PasswordCredential
+from launcher.ssh.errors import HostKeyChanged, LoginRefused, TimedOut, Unreachable
+from launcher.ssh.passwords import verify_password
 from tests.integration.ssh_server import (
     PASSWORD,
     LoginHost,
@@ -20,11 +25,6 @@ from tests.integration.ssh_server import (
     silent_host,
     until,
 )
-
-from launcher.ssh.ca import UserCA
-from launcher.ssh.credentials import PasswordCredential
-from launcher.ssh.errors import HostKeyChanged, LoginRefused, TimedOut, Unreachable
-from launcher.ssh.passwords import verify_password
 
 pytestmark = pytest.mark.integration
 

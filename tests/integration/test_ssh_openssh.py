@@ -1,0 +1,250 @@
+"""The same hands against OpenSSH's own sshd, started on loopback for this module, without touching the
+machine's own.
+
+As root, sshd gets a private view of /etc/passwd in which alice exists (a mount namespace, gone with the
+process); as an ordinary account it can sign in nobody but that account. ``FOOTBRIDGE_TEST_SSHD`` names an
+sshd that is not installed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from launcher.clusters import Cluster
+from launcher.schedulers.base import Command
+from launcher.ssh.ca import UserCA, create_user_ca, load_user_ca
+from launcher.ssh.commands import run
+from launcher.ssh.connect import connect
+from launcher.ssh.errors import HostKeyChanged, LoginRefused, RemoteFileError, TimedOut, TunnelRefused
+from launcher.ssh.files import open_files
+from launcher.ssh.tunnel import open_tunnel
+from tests.integration.ssh_server import cluster_of, credential, free_port, tcp_server
+
+SSHD = (
+    os.environ.get("FOOTBRIDGE_TEST_SSHD")
+    or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+    or ""
+)
+AS_ROOT = os.geteuid() == 0
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(not SSHD, reason="no sshd here (Debian: openssh-server)"),
+    pytest.mark.skipif(
+        AS_ROOT and not shutil.which("unshare"), reason="as root, unshare is needed to invent an account"
+    ),
+]
+
+# Everything that is looked up before the switch to the new passwd file happens in the namespace, and nowhere
+# else.
+_AS_ROOT = """
+set -e
+mount --bind "$1/passwd" /etc/passwd
+mount -t tmpfs none /run
+mkdir -m 755 /run/sshd
+chown 54321:54321 "$1/home"
+shift
+exec "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Sshd:
+    username: str
+    cluster: Cluster
+    ca: UserCA
+    home: Path
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    folder = tmp_path_factory.mktemp("sshd")
+    for level in (folder, *folder.parents[:2]):  # sshd, and the account it becomes, must be able to pass
+        level.chmod(0o755)
+    (folder / "home").mkdir(mode=0o700)
+    create_user_ca(folder / "ca")
+    host_key = asyncssh.generate_private_key("ssh-ed25519")
+    (folder / "host_key").touch(mode=0o600)
+    (folder / "host_key").write_bytes(host_key.export_private_key("openssh"))
+    (folder / "passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\n"
+        "sshd:x:54320:65534::/run/sshd:/usr/sbin/nologin\n"
+        f"alice:x:54321:54321::{folder}/home:/bin/sh\n"
+    )
+    port = free_port()
+    (folder / "config").write_text(
+        f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host_key\nTrustedUserCAKeys {folder}/ca.pub\n"
+        f"AuthorizedKeysFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n"
+        f"PidFile none\nSubsystem sftp internal-sftp\nStrictModes no\n"
+    )
+    command = [str(Path(SSHD).resolve()), "-D", "-e", "-f", str(folder / "config")]
+    if AS_ROOT:
+        command = ["unshare", "--mount", "/bin/sh", "-c", _AS_ROOT, "sh", str(folder), *command]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 10
+        while b"Server listening" not in (text := (folder / "log").read_bytes()):
+            if process.poll() is not None:
+                pytest.skip(f"sshd does not start here: {text.decode(errors='replace')[-200:]}")
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        line = host_key.export_public_key("openssh").decode().strip()
+        yield Sshd(
+            "alice" if AS_ROOT else getpass.getuser(),
+            cluster_of(port, host_keys=[line]),
+            load_user_ca(folder / "ca"),
+            folder / "home" if AS_ROOT else Path.home(),
+        )
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture
+async def connection(sshd: Sshd) -> AsyncIterator[asyncssh.SSHClientConnection]:
+    made = await connect(sshd.cluster, sshd.username, credential(sshd.ca), reason="test")
+    yield made
+    made.abort()
+    await made.wait_closed()
+
+
+async def test_a_command_runs_as_the_user(connection: asyncssh.SSHClientConnection, sshd: Sshd) -> None:
+    result = await run(connection, Command(("sh", "-c", "id -un; cat"), stdin=b"input"), timeout_seconds=5)
+    assert result.stdout == f"{sshd.username}\ninput".encode()
+
+
+async def test_a_certificate_of_another_ca_is_refused(sshd: Sshd, tmp_path: Path) -> None:
+    create_user_ca(tmp_path / "ca")
+    with pytest.raises(LoginRefused):
+        await connect(sshd.cluster, sshd.username, credential(load_user_ca(tmp_path / "ca")), reason="test")
+
+
+async def test_a_certificate_for_somebody_else_is_refused(sshd: Sshd) -> None:
+    with pytest.raises(LoginRefused):
+        await connect(sshd.cluster, "sshd", credential(sshd.ca), reason="test")
+
+
+async def test_another_host_key_is_refused(sshd: Sshd) -> None:
+    other = asyncssh.generate_private_key("ssh-ed25519").export_public_key("openssh").decode().strip()
+    cluster = sshd.cluster.model_copy(update={"host_keys": (other,)})
+    with pytest.raises(HostKeyChanged):
+        await connect(cluster, sshd.username, credential(sshd.ca), reason="test")
+
+
+async def test_a_slow_command_is_ended(connection: asyncssh.SSHClientConnection) -> None:
+    with pytest.raises(TimedOut):
+        await run(connection, Command(("sleep", "600")), timeout_seconds=0.2)
+
+
+async def test_a_helper_left_behind_does_not_hold_the_answer(
+    connection: asyncssh.SSHClientConnection,
+) -> None:
+    result = await run(connection, Command(("sh", "-c", "sleep 8 & echo submitted")), timeout_seconds=20)
+    assert (result.exit_status, result.stdout) == (0, b"submitted\n")
+
+
+async def test_more_commands_than_sshd_allows_at_once_all_succeed(
+    connection: asyncssh.SSHClientConnection,
+) -> None:
+    results = await asyncio.gather(
+        *(
+            run(connection, Command(("sh", "-c", "sleep 0.1; echo $PPID")), timeout_seconds=20)
+            for _ in range(30)
+        )
+    )
+    assert {result.exit_status for result in results} == {0}
+
+
+async def test_files_are_written_replaced_read_and_removed(connection: asyncssh.SSHClientConnection) -> None:
+    async with open_files(connection, timeout_seconds=5) as files:
+        root = f"{await files.home()}/footbridge-test-{os.getpid()}"
+        try:
+            await files.make_folders(f"{root}/abc")
+            await files.write_new(f"{root}/abc/secret", b"one", 0o600)
+            with pytest.raises(RemoteFileError) as caught:
+                await files.write_new(f"{root}/abc/secret", b"two", 0o600)
+            assert caught.value.code == "file.exists"
+            await files.replace(f"{root}/abc/secret", b"two", 0o600)
+            assert await files.read(f"{root}/abc/secret", 100) == b"two"
+            assert await files.names(f"{root}/abc", 10) == ("secret",)
+            assert await files.kind(f"{root}/abc/secret/below") == "missing"
+            with pytest.raises(RemoteFileError) as caught:
+                await files.make_folders(f"{root}/abc/secret")
+            assert caught.value.code == "file.not_a_folder"
+        finally:
+            await files.remove_tree(root, root=await files.home())
+        assert await files.kind(root) == "missing"
+
+
+@pytest.mark.skipif(not AS_ROOT or not Path("/dev/full").exists(), reason="needs a tiny file system")
+async def test_a_full_disk_is_told(connection: asyncssh.SSHClientConnection, sshd: Sshd) -> None:
+    await run(connection, Command(("ln", "-s", "/dev/full", "full")), timeout_seconds=5)
+    async with open_files(connection, timeout_seconds=5) as files:
+        handle = await files._client.open("full", asyncssh.FXF_WRITE, encoding=None)
+        with pytest.raises(RemoteFileError) as caught:
+            await files._ask("full", handle.write(b"x"), writing=True)
+        assert caught.value.code == "file.full"
+        await handle.close()
+
+
+async def test_a_tunnel_carries_bytes_both_ways(connection: asyncssh.SSHClientConnection) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+
+    async with tcp_server(echo) as port:
+        reader = asyncio.StreamReader()
+        transport, protocol = await open_tunnel(
+            connection, "127.0.0.1", port, lambda: asyncio.StreamReaderProtocol(reader)
+        )
+        writer = asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
+        data = os.urandom(5_000_000)
+
+        async def send() -> None:
+            writer.write(data)
+            await writer.drain()
+            writer.write_eof()
+
+        sending = asyncio.create_task(send())
+        assert await reader.read(-1) == data
+        await sending
+        writer.close()
+
+
+async def test_small_messages_do_not_stall(connection: asyncssh.SSHClientConnection) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+
+    async with tcp_server(echo) as port:
+        reader = asyncio.StreamReader()
+        transport, _ = await open_tunnel(
+            connection, "127.0.0.1", port, lambda: asyncio.StreamReaderProtocol(reader)
+        )
+        round_trips = []
+        for _ in range(30):
+            started = time.perf_counter()
+            transport.write(b"x" * 100)
+            transport.write(b"y" * 100)  # the second small write is what Nagle's algorithm would hold back
+            await reader.readexactly(200)
+            round_trips.append(time.perf_counter() - started)
+        transport.close()
+    assert sorted(round_trips)[15] < 0.03  # a stall takes 40 ms
+
+
+async def test_nobody_listening_is_refused(connection: asyncssh.SSHClientConnection) -> None:
+    with pytest.raises(TunnelRefused):
+        await open_tunnel(connection, "127.0.0.1", free_port(), asyncio.Protocol)
