@@ -18,14 +18,15 @@ import re
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from cryptography.fernet import Fernet
 from pydantic import SecretStr, ValidationError
 
+from launcher.keys import ENCRYPTION_KEY, SECRET_KEY, USER_CA, make_keys
+from launcher.ssh.ca import CAError
 from portal.conf import Conf
 
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]{1,90}")
@@ -70,7 +71,7 @@ class DemoFolder:
     @property
     def user_ca(self) -> Path:
         """The SSH CA by which the portal acts as a user of the demo cluster."""
-        return self.root / "ssh_user_ca"
+        return self.root / USER_CA
 
     @property
     def valkey_socket(self) -> Path:
@@ -86,16 +87,15 @@ class DemoFolder:
         try:
             for folder in (self.root, self.logs, self.cluster, self.valkey_socket.parent):
                 _private_folder(folder)
-            _keep(self.root / "secret.key", lambda: secrets.token_urlsafe(48))
-            _keep(self.root / "encryption.key", lambda: Fernet.generate_key().decode())
-        except OSError as error:
-            raise DemoError(f"{error.filename}: {error.strerror}") from error
+            make_keys(self.root)
+        except (OSError, CAError) as error:
+            raise DemoError(str(error)) from error
 
     def environment(self, wishes: Conf) -> dict[str, str]:
         """The settings of every process of the demo."""
         return {
             "DJANGO_SETTINGS_MODULE": "portal.settings",
-            "PORTAL_SECRET_KEY": (self.root / "secret.key").read_text().strip(),
+            "PORTAL_SECRET_KEY": (self.root / SECRET_KEY).read_text().strip(),
             "PORTAL_DEMO": "1",
             "PORTAL_DATA_FOLDER": str(self.root),
             "PORTAL_HOST": wishes.host,
@@ -104,7 +104,7 @@ class DemoFolder:
             "PORTAL_VALKEY_URL": f"unix://{self.valkey_socket}",
             "PORTAL_CLUSTERS_FILE": str(self.clusters_file),
             "PORTAL_SSH_CA_KEY_FILE": str(self.user_ca),
-            "PORTAL_ENCRYPTION_KEY_FILES": str(self.root / "encryption.key"),
+            "PORTAL_ENCRYPTION_KEY_FILES": str(self.root / ENCRYPTION_KEY),
             "PORTAL_AUTH": "cluster",
             "PORTAL_AUTH_CLUSTER": "",
             "PORTAL_ADMINISTRATORS": "admin",
@@ -168,15 +168,6 @@ def _private_folder(folder: Path) -> None:
         raise DemoError(f"{folder} belongs to another account; remove it or set PORTAL_DATA_FOLDER to another folder.")
     if found.st_mode & 0o077:
         folder.chmod(0o700)
-
-
-def _keep(path: Path, make: Callable[[], str]) -> None:
-    if path.exists() and path.stat().st_size:
-        return
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(f"{make()}\n")
 
 
 def _wishes() -> Conf:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from launcher.demo.folder import DemoError, DemoFolder
 from launcher.demo.process import Process, rotate
+from launcher.processes import beat_command, web_command, worker_command
 
 CLUSTER_ID = "demo"
 
@@ -111,17 +112,7 @@ def host_key(cluster: Part) -> str:
 
 def web(folder: DemoFolder, *, host: str, port: int) -> Part:
     """The web process."""
-    command = [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        "portal.asgi:application",
-        "--host",
-        host,
-        "--port",
-        str(port),
-    ]
-    command += WEB_OPTIONS
+    command = web_command(host=host, port=port)
     asked = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104  # compared, not bound
 
     def is_ready() -> bool:
@@ -135,45 +126,20 @@ def web(folder: DemoFolder, *, host: str, port: int) -> Part:
     return Part("web", _process(folder, "web", command, grace_seconds=5), is_ready, 60)
 
 
-WEB_OPTIONS = [
-    *("--loop", "uvloop", "--http", "httptools"),
-    # the fastest of uvicorn's WebSocket implementations; notebooks send whole outputs in one message, already
-    # compressed where that pays, and a browser in the background answers pings late
-    *("--ws", "websockets-sansio", "--ws-max-size", str(1 << 30), "--ws-per-message-deflate", "false"),
-    *("--ws-ping-interval", "30", "--ws-ping-timeout", "120"),
-    *("--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "2"),
-    # the portal decides itself whose X-Forwarded-For it believes (PORTAL_TRUSTED_PROXIES)
-    *("--no-access-log", "--no-server-header", "--no-proxy-headers"),
-]
-"""Options of uvicorn, in the demo and elsewhere."""
-
-
 def worker(folder: DemoFolder) -> Part:
     """The Celery worker: submits, polls, cancels."""
-    command = [sys.executable, "-m", "celery", "--app", "portal", "worker", *WORKER_OPTIONS]
 
     def is_ready() -> bool:
         from portal.celery import app
 
         return bool(app.control.ping(timeout=0.5, limit=1))
 
-    return Part("worker", _process(folder, "worker", command, grace_seconds=5), is_ready, 60)
-
-
-WORKER_OPTIONS = [
-    *("--pool", "threads", "--concurrency", "8", "--loglevel", "INFO"),
-    *("--without-gossip", "--without-mingle", "--without-heartbeat"),
-]
-"""Options of the worker, in the demo and elsewhere. Threads share one SSH pool; prefork would have one a
-process.
-"""
+    return Part("worker", _process(folder, "worker", worker_command(), grace_seconds=5), is_ready, 60)
 
 
 def beat(folder: DemoFolder) -> Part:
     """Celery's beat, which makes the workers look at the cluster."""
-    schedule = folder.root / "beat-schedule"
-    command = [sys.executable, "-m", "celery", "--app", "portal", "beat", "--loglevel", "INFO"]
-    command += ["--schedule", str(schedule), "--pidfile="]
+    command = beat_command(schedule=folder.root / "beat-schedule")
 
     def is_ready() -> bool:
         from launcher.dispatch import poll_is_due

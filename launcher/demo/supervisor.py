@@ -24,7 +24,6 @@ from launcher.demo.folder import DemoError, DemoFolder, Running
 from launcher.demo.parts import Part
 from launcher.demo.steps import Steps
 from launcher.democluster.settings import DemoSettings
-from launcher.ssh.ca import CAError, create_user_ca, load_user_ca
 from portal.conf import Conf
 
 QUICK_DEATH_SECONDS = 20.0
@@ -95,18 +94,6 @@ class Supervisor:
             refuse_taken_port("127.0.0.1", cluster_port, name="PORTAL_DEMO_CLUSTER_PORT")
         else:
             cluster_port = ports.free_port()
-
-        self._steps.begin("keys")
-        note = ""
-        try:
-            load_user_ca(folder.user_ca)
-        except CAError:
-            note = "made"
-            try:
-                create_user_ca(folder.user_ca)
-            except CAError as error:
-                raise DemoError(str(error)) from error
-        self._steps.done(note)
 
         valkey = self._launch(parts.valkey(folder))
         cluster = self._launch(parts.cluster(folder, port=cluster_port))

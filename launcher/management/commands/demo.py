@@ -37,9 +37,7 @@ class Command(BaseCommand):
             action="store_true",
             help="stop when the program that started this ends (Linux)",
         )
-        parser.add_argument(
-            "command", nargs="*", help="after --: another management command and its arguments"
-        )
+        parser.add_argument("command", nargs="*", help="after --: another management command and its arguments")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """See BaseCommand."""
@@ -64,11 +62,11 @@ def _run(folder: DemoFolder, steps: Steps) -> int:
     steps.say(f"{conf.site_name}: the demo, in {folder.root}")
     with folder.lock():
         return Supervisor(folder=folder, conf=conf, steps=steps).run(
-            ready=lambda running: _welcome(steps, running)
+            ready=lambda running: _welcome(steps, folder, running)
         )
 
 
-def _welcome(steps: Steps, running: Running) -> None:
+def _welcome(steps: Steps, folder: DemoFolder, running: Running) -> None:
     steps.say()
     steps.box(
         [
@@ -78,6 +76,6 @@ def _welcome(steps: Steps, running: Running) -> None:
             *(f"{account.name:<9} {account.password}" for account in DEFAULT_ACCOUNTS),
             "",
             "admin also sees all sessions and the audit log.",
-            "Stop with Ctrl-C. The logs are in var/log.",
+            f"Stop with Ctrl-C. The logs are in {folder.logs}.",
         ]
     )
