@@ -85,7 +85,11 @@ CACHES = {
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [CONF.valkey_url], "prefix": "footbridge:channels"},
+        # The layer waits up to 5 s for news in one command; redis-py gives up after 5 s unless told otherwise.
+        "CONFIG": {
+            "hosts": [{"address": CONF.valkey_url, "socket_timeout": 30}],
+            "prefix": "footbridge:channels",
+        },
     }
 }
 
