@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from celery import shared_task
+from django.core.cache import cache
 
 from launcher import dispatch
 from launcher.flows import cancel as cancel_flow
 from launcher.flows import poll as poll_flow
 from launcher.flows import submit as submit_flow
 from launcher.parts import clusters
+
+WORKER_SEEN = "worker:seen"
+"""Key in the shared cache: set while a worker takes beat's messages."""
+WORKER_SEEN_SECONDS = 30
 
 
 @shared_task(name="launcher.submit", ignore_result=True)
@@ -31,7 +36,8 @@ def poll(cluster_id: str) -> None:
 
 @shared_task(name="launcher.tick", ignore_result=True)
 def tick() -> None:
-    """Beat's only message, every second: start the poll rounds that are due."""
+    """Beat's message of every second: start the poll rounds that are due."""
+    cache.set(WORKER_SEEN, 1, WORKER_SEEN_SECONDS)
     for cluster_id in clusters():
         if dispatch.poll_is_due(cluster_id):
             poll.apply_async(args=[cluster_id], expires=30)

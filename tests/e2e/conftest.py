@@ -96,9 +96,9 @@ def person(browser: Browser, demo: Running) -> Person:
         context = await browser.new_context(base_url=demo.url, **options)  # type: ignore[arg-type]  # names of Playwright
         page = await context.new_page()
         await page.goto("/")
-        await page.get_by_label("Account name").fill(name)
-        await page.get_by_label("Password").fill(PASSWORDS[name])
-        await page.get_by_role("button", name="Sign in").click()
+        await page.locator("[name=username]").fill(name)
+        await page.locator("[name=password]").fill(PASSWORDS[name])
+        await page.locator("[name=password]").press("Enter")
         await page.wait_for_url(demo.url + "/")
         return page
 

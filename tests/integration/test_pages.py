@@ -10,6 +10,7 @@ from launcher import services
 from launcher.flows.launch import launch
 from launcher.models import AccessGrant, InteractiveSession
 from launcher.states import SessionState
+from launcher.tasks import tick
 from portal.accounts.models import User
 from portal.audit.models import AuditEvent
 from tests.conftest import RunningCluster
@@ -194,9 +195,11 @@ def test_a_form_from_elsewhere_is_refused(demo_cluster: RunningCluster, alice: U
     assert not InteractiveSession.objects.exists()
 
 
-def test_health_says_that_the_parts_work(valkey: None, db: None, client: Client) -> None:
+def test_health_says_that_the_parts_work(demo_cluster: RunningCluster, db: None, client: Client) -> None:
     answer = client.get("/health/")
-    assert answer.json() == {"status": "ok", "parts": {"database": "ok", "valkey": "ok"}}
+    assert answer.json() == {"status": "ok", "parts": {"database": "ok", "valkey": "ok", "worker": "silent"}}
+    tick()
+    assert client.get("/health/").json()["parts"]["worker"] == "ok"
 
 
 def test_pages_forbid_foreign_scripts_and_frames(valkey: None, db: None, client: Client) -> None:
