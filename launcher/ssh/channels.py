@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import asyncssh
 
-from launcher.ssh.errors import TimedOut
+from launcher.ssh.errors import TimedOut, Unreachable
 
 T = TypeVar("T")
 
@@ -68,9 +68,7 @@ def channels_of(connection: asyncssh.SSHClientConnection) -> Channels:
 
 
 @asynccontextmanager
-async def session_turn(
-    connection: asyncssh.SSHClientConnection, timeout_seconds: float
-) -> AsyncIterator[None]:
+async def session_turn(connection: asyncssh.SSHClientConnection, timeout_seconds: float) -> AsyncIterator[None]:
     """Wait for a turn to open a session, and keep it. Raises TimedOut."""
     channels = channels_of(connection)
     channels.sessions += 1
@@ -87,6 +85,36 @@ async def session_turn(
     finally:
         channels.sessions -= 1
         channels.touch()
+
+
+async def session_opened(
+    connection: asyncssh.SSHClientConnection,
+    opening: Callable[[], Coroutine[Any, Any, T]],
+    *,
+    timeout_seconds: float,
+    give_back: Callable[[T], None],
+    what: str,
+) -> T:
+    """A session over ``connection``, in one's turn. Raises TimedOut, Unreachable.
+
+    sshd frees the place of a session only when its process is gone, a moment after we saw its end, and refuses a new
+    one until then: nothing was started yet, so it is asked again.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_seconds
+    pause_seconds = 0.02
+    while True:
+        try:
+            return await opened(
+                opening(), timeout_seconds=max(0.0, deadline - loop.time()), give_back=give_back, what=what
+            )
+        except asyncssh.ChannelOpenError as error:
+            if connection.is_closed() or loop.time() + pause_seconds > deadline:
+                raise Unreachable(f"{what} could not be started: {error.reason}") from None
+        except (asyncssh.Error, OSError) as error:
+            raise Unreachable(f"{what} could not be started: {error}") from None
+        await asyncio.sleep(pause_seconds)
+        pause_seconds = min(0.5, pause_seconds * 2)
 
 
 async def opened(

@@ -15,7 +15,7 @@ import shlex
 import asyncssh
 
 from launcher.schedulers.base import Command, CommandResult
-from launcher.ssh.channels import opened, session_turn
+from launcher.ssh.channels import session_opened, session_turn
 from launcher.ssh.errors import SSHError, TimedOut, Unreachable
 
 MAX_OUTPUT_BYTES = 32 * 1024 * 1024
@@ -65,15 +65,13 @@ async def run(
     deadline = asyncio.get_running_loop().time() + timeout_seconds
     async with session_turn(connection, timeout_seconds):
         collector = _Collector(max_output_bytes)
-        try:
-            channel, _ = await opened(
-                connection.create_session(lambda: collector, line, encoding=None),
-                timeout_seconds=deadline - asyncio.get_running_loop().time(),
-                give_back=lambda pair: pair[0].abort(),
-                what=command.argv[0],
-            )
-        except (asyncssh.Error, OSError) as error:
-            raise Unreachable(f"{command.argv[0]} could not be started: {error}") from None
+        channel, _ = await session_opened(
+            connection,
+            lambda: connection.create_session(lambda: collector, line, encoding=None),
+            timeout_seconds=deadline - asyncio.get_running_loop().time(),
+            give_back=lambda pair: pair[0].abort(),
+            what=command.argv[0],
+        )
         try:
             # The peer may already be gone, or may not care for what it is told.
             with contextlib.suppress(BrokenPipeError):
@@ -148,8 +146,6 @@ class _Collector(asyncssh.SSHClientSession[bytes]):
         if self._room_bytes < 0:
             raise TooMuchOutputError(f"{name} printed too much")
         if self._exit_status is None:
-            reason = (
-                f"was killed by signal {self._signal}" if self._signal else "ended without an exit status"
-            )
+            reason = f"was killed by signal {self._signal}" if self._signal else "ended without an exit status"
             raise Unreachable(f"{name} {reason}" + (f": {self._error}" if self._error else ""))
         return CommandResult(self._exit_status, bytes(self._stdout), bytes(self._stderr))

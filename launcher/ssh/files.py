@@ -19,7 +19,7 @@ from typing import Literal, TypeVar, cast
 
 import asyncssh
 
-from launcher.ssh.channels import opened, session_turn
+from launcher.ssh.channels import session_opened, session_turn
 from launcher.ssh.errors import RemoteFileError, SSHError, TimedOut, Unreachable
 from launcher.ssh.file_errors import check_path, check_regular, failed, missing_is_fine, translated
 from portal.ids import random_name
@@ -29,6 +29,7 @@ T = TypeVar("T")
 Kind = Literal["file", "folder", "missing", "other"]
 
 _STEP_BYTES = 256 * 1024
+_CLOSE_SECONDS = 1.0
 _PERMISSIONS = 0o7777
 
 
@@ -58,23 +59,19 @@ async def open_files(
         return await connection.start_sftp_client(path_errors="surrogateescape")
 
     async with session_turn(connection, timeout_seconds):
-        try:
-            client = await opened(
-                start(),
-                timeout_seconds=timeout_seconds,
-                give_back=lambda client: client.exit(),
-                what="SFTP",
-            )
-        except asyncssh.SFTPError as error:
-            raise Unreachable(f"SFTP could not be started: {error.reason}") from None
-        except (asyncssh.Error, OSError) as error:
-            raise Unreachable(f"SFTP could not be started: {error}") from None
+        client = await session_opened(
+            connection,
+            start,
+            timeout_seconds=timeout_seconds,
+            give_back=lambda client: client.exit(),
+            what="SFTP",
+        )
         try:
             yield RemoteFiles(client, timeout_seconds)
         finally:
             client.exit()
             with contextlib.suppress(asyncssh.Error, OSError, TimeoutError):
-                async with asyncio.timeout(timeout_seconds):
+                async with asyncio.timeout(_CLOSE_SECONDS):
                     await client.wait_closed()
 
 
@@ -130,9 +127,7 @@ class RemoteFiles:
             raise failed("file.not_a_folder", level, "is not a folder")
         for level in reversed(missing):
             try:
-                await self._ask(
-                    level, self._client.mkdir(level, asyncssh.SFTPAttrs(permissions=mode)), writing=True
-                )
+                await self._ask(level, self._client.mkdir(level, asyncssh.SFTPAttrs(permissions=mode)), writing=True)
             except RemoteFileError as error:
                 # Somebody else, perhaps another task of ours, may have made it in the meantime.
                 if await self._mode(level, follow=False) is None:
@@ -189,11 +184,7 @@ class RemoteFiles:
         except BaseException as error:
             with contextlib.suppress(SSHError):
                 await self._ask(draft, self._client.remove(draft))
-            if (
-                not replace
-                and isinstance(error, RemoteFileError)
-                and await self._mode(path, follow=False) is not None
-            ):
+            if not replace and isinstance(error, RemoteFileError) and await self._mode(path, follow=False) is not None:
                 # SFTP's rename does not overwrite; version 3 of the protocol says no more than "failure".
                 raise failed("file.exists", path, "is already there") from None
             raise
@@ -223,9 +214,7 @@ class RemoteFiles:
             return Tail(await self._read_range(path, file, start, size - start), start, size)
 
     @asynccontextmanager
-    async def _reading(
-        self, path: str, follow_symlinks: bool
-    ) -> AsyncIterator[tuple[asyncssh.SFTPClientFile, int]]:
+    async def _reading(self, path: str, follow_symlinks: bool) -> AsyncIterator[tuple[asyncssh.SFTPClientFile, int]]:
         mode = await self._mode(path, follow=follow_symlinks)
         check_regular(path, mode)  # before opening: opening a pipe would wait for a writer
         file = await self._ask(path, self._client.open(check_path(path), asyncssh.FXF_READ, encoding=None))
@@ -259,12 +248,7 @@ class RemoteFiles:
         """
         root, path = posixpath.normpath(check_path(root)), check_path(path)
         below = path.removeprefix(f"{root}/")
-        if (
-            not root.startswith("/")
-            or root == "/"
-            or below == path
-            or {"", ".", ".."} & set(below.split("/"))
-        ):
+        if not root.startswith("/") or root == "/" or below == path or {"", ".", ".."} & set(below.split("/")):
             raise failed("file.denied", path, f"is not below {root}")
         level = root
         for name in below.split("/"):

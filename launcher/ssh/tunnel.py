@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import cast
 
 import asyncssh
 
 from launcher.ssh.channels import Channels, channels_of, opened
 from launcher.ssh.errors import TunnelRefused, Unreachable
+from launcher.ssh.inbox import Arrival, Closed, EndOfData, Inbox
 
 WINDOW_BYTES = 2 * 1024 * 1024
 """What the far side may send before we have read it: the most a paused reader costs, and the most per
@@ -96,8 +97,8 @@ class TunnelTransport(asyncio.Transport):
         self._limits = (0, 0)
         self._closing = False
         self._eof_written = False
-        self._reading_paused = False
         self._lost = False
+        self.inbox = Inbox(loop, channel, self._deliver)
         self.set_write_buffer_limits()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -110,23 +111,15 @@ class TunnelTransport(asyncio.Transport):
         return self._closing
 
     def is_reading(self) -> bool:
-        return not self._reading_paused and not self._closing
+        return not self.inbox.paused and not self._closing
 
     def pause_reading(self) -> None:
-        if not self._closing and not self._reading_paused:
-            self._reading_paused = True
-            self._channel.pause_reading()
+        if not self._closing and not self.inbox.paused:
+            self.inbox.pause()
 
     def resume_reading(self) -> None:
-        if not self._closing and self._reading_paused:
-            self._reading_paused = False
-            # Later, not now: the channel hands over what it holds at once, and the caller is not ready to be
-            # called back.
-            self._loop.call_soon(self._resume)
-
-    def _resume(self) -> None:
-        if not self._reading_paused and not self._closing:
-            self._channel.resume_reading()
+        if not self._closing and self.inbox.paused:
+            self.inbox.resume()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._eof_written:
@@ -170,25 +163,47 @@ class TunnelTransport(asyncio.Transport):
         """Send what was written, then close; ``connection_lost`` follows when the far side has agreed."""
         if not self._closing:
             self._closing = True
+            self.inbox.discard()
             self._channel.close()
 
     def abort(self) -> None:
         """Close now; what was written and not yet sent is lost."""
+        self._drop(None)
+
+    def _drop(self, error: Exception | None) -> None:
         self._closing = True
         if not self._lost:
+            self.inbox.discard()
             self._channel.abort()
-            self._loop.call_soon(self.lose, None)
+            self._loop.call_soon(self.inbox.put, Closed(error))
 
-    def lose(self, error: Exception | None) -> None:
-        """Tell the protocol that this is the end, once. For the channel's session, not for users of the
-        transport.
+    def _deliver(self, arrival: Arrival) -> None:
+        """Pass on what came. The protocol's own mistake ends this tunnel: in asyncssh it would end the
+        connection.
         """
-        if self._lost:
-            return
-        self._lost = self._closing = True
-        self.protocol.connection_lost(error)
+        try:
+            if isinstance(arrival, Closed):
+                if not self._lost:
+                    self._lost = self._closing = True
+                    self.protocol.connection_lost(arrival.error)
+            elif self._closing:
+                pass
+            elif isinstance(arrival, EndOfData):
+                if not self.protocol.eof_received():
+                    self.close()
+            else:
+                self.protocol.data_received(arrival)
+        except Exception as error:
+            self._fail(error)
 
-    def fail(self, error: Exception) -> None:
+    def tell(self, call: Callable[..., None], *arguments: object) -> None:
+        """Call the protocol on behalf of the session, with the same care."""
+        try:
+            call(*arguments)
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
         """The protocol raised an error: report it and drop this tunnel, as asyncio does for a socket."""
         self._loop.call_exception_handler(
             {
@@ -198,16 +213,11 @@ class TunnelTransport(asyncio.Transport):
                 "protocol": self.protocol,
             }
         )
-        if not self._lost:
-            self._channel.abort()
-            self._loop.call_soon(self.lose, error)
-        self._closing = True
+        self._drop(error)
 
 
 class _Session(asyncssh.SSHTCPSession[bytes]):
-    """What asyncssh calls. An exception that got back into asyncssh would end the connection with all its
-    tunnels.
-    """
+    """What asyncssh calls; it only passes on."""
 
     def __init__(
         self,
@@ -223,44 +233,33 @@ class _Session(asyncssh.SSHTCPSession[bytes]):
         self._protocol = protocol
         self._channels = channels
         self._got_eof = False
-
-    def _guarded(self, call: Callable[..., Any], *arguments: object) -> Any:
-        try:
-            return call(*arguments)
-        except Exception as error:
-            if self.transport is not None:
-                self.transport.fail(error)
-            return None
+        self._last_was_kept = False
 
     def connection_made(self, chan: asyncssh.SSHTCPChannel[bytes]) -> None:
         if self.abandoned:
             return
         self._channels.tunnel_opened()
         self.transport = TunnelTransport(self._loop, chan, self._peer, self._protocol)
-        self._guarded(self._protocol.connection_made, self.transport)
+        self.transport.tell(self._protocol.connection_made, self.transport)
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
-        if self.transport is not None and not self.transport.is_closing():
-            self._guarded(self.transport.protocol.data_received, data)
+        if self.transport is not None:
+            self._last_was_kept = self.transport.inbox.handing_over
+            self.transport.inbox.put(data)
 
     def eof_received(self) -> bool:
         self._got_eof = True
-        transport = self.transport
-        if (
-            transport is not None
-            and not transport.is_closing()
-            and not self._guarded(transport.protocol.eof_received)
-        ):
-            transport.close()
-        return True  # asyncssh has nothing to add: either the transport stays half open, or it is closing
+        if self.transport is not None:
+            self.transport.inbox.put(EndOfData())
+        return True  # asyncssh has nothing to add: either the transport stays half open, or it closes
 
     def pause_writing(self) -> None:
         if self.transport is not None:
-            self._guarded(self.transport.protocol.pause_writing)
+            self.transport.tell(self.transport.protocol.pause_writing)
 
     def resume_writing(self) -> None:
         if self.transport is not None:
-            self._guarded(self.transport.protocol.resume_writing)
+            self.transport.tell(self.transport.protocol.resume_writing)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.transport is None:
@@ -269,8 +268,12 @@ class _Session(asyncssh.SSHTCPSession[bytes]):
         error: Exception | None = None
         if exc is not None:
             error = ConnectionResetError(str(exc))
+            self.transport.inbox.discard()
         elif not self._got_eof and not self.transport.is_closing():
-            # No end of file came: what the protocol has may be only a part, so this must not look like a
-            # clean end.
-            error = ConnectionResetError("the tunnel was closed by the other side")
-        self._guarded(self.transport.lose, error)
+            if self._last_was_kept:
+                # asyncssh forgets an end of file that the closing overtakes while it keeps data back; sshd sends both.
+                self.transport.inbox.put(EndOfData())
+            else:
+                # What the protocol has may be only a part, so this must not look like a clean end.
+                error = ConnectionResetError("the tunnel was closed by the other side")
+        self.transport.inbox.put(Closed(error))
