@@ -15,9 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from launcher.clusters import memory_mib
 
-FieldKind = Literal[
-    "environment", "image", "cores", "memory", "hours", "gpus", "queue", "folder", "title"
-]
+FieldKind = Literal["environment", "image", "cores", "memory", "hours", "gpus", "queue", "folder", "title"]
 REQUIRED_KINDS: frozenset[FieldKind] = frozenset({"cores", "memory", "hours"})
 NUMBER_KINDS: frozenset[FieldKind] = frozenset({"cores", "memory", "hours", "gpus"})
 
@@ -33,7 +31,7 @@ def _texts(value: object) -> object:
 
 def _with_english(value: dict[str, str]) -> dict[str, str]:
     if "en" not in value:
-        raise ValueError("needs at least an English text: en = \"…\"")
+        raise ValueError('needs at least an English text: en = "…"')
     for language in value:
         if not _LANGUAGE.fullmatch(language):
             raise ValueError(f"“{language}” is no language code; write for example en or zh-hans")

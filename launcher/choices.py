@@ -55,7 +55,7 @@ class Mistake:
     params: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
-class ChoicesRefused(FootbridgeError):  # noqa: N818 - named for what it means, as its peers are
+class ChoicesRefused(FootbridgeError):
     """Some values cannot be granted; ``mistakes`` holds one entry for each field that is wrong."""
 
     code = "launch.invalid"
@@ -171,7 +171,7 @@ def check_choices(app: App, cluster: Cluster, raw: Mapping[str, object]) -> Laun
     return _Check(app, cluster, raw).run()
 
 
-class _Wrong(Exception):  # noqa: N818 - it never leaves this module
+class _Wrong(Exception):
     """One value is wrong."""
 
     def __init__(self, code: str, **params: object) -> None:

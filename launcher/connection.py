@@ -44,7 +44,7 @@ _SERVER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
 _ADDRESS = re.compile(r"[0-9.]+|.*:.*")
 
 
-class ConnectionRejected(FootbridgeError):  # noqa: N818 - named like SubmitRejected
+class ConnectionRejected(FootbridgeError):
     """A connection file that is not to be believed.
 
     ``code`` is one of connection.too_large, connection.not_json, connection.wrong_shape,

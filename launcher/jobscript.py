@@ -33,7 +33,7 @@ __all__ = [
 
 LOG_NAME = "session.log"
 """Everything the script and the server print."""
-SECRET_NAME = "secret"  # noqa: S105 - the name of a file
+SECRET_NAME = "secret"
 SETTINGS_NAME = "settings.json"
 FUNCTIONS_NAME = "functions.sh"
 SERVER_CONFIG_NAME = "server_config.py"

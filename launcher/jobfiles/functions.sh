@@ -9,7 +9,7 @@ umask 077
 exec >>"$session_folder/session.log" 2>&1 </dev/null
 
 _server_pid=
-_signalled=
+_signals=0
 _runtime_folder=
 
 step() { # name: tells the portal how far we are
@@ -26,14 +26,14 @@ _clean_up() {
   local status=$?
   rm -f -- "$session_folder/connection.json"
   # A job that was killed may be run again by the scheduler; one whose server went by itself will not.
-  if [ -z "$_signalled" ]; then rm -f -- "$session_folder/secret"; fi
+  if [ "$_signals" -eq 0 ]; then rm -f -- "$session_folder/secret"; fi
   if [ -n "$_runtime_folder" ]; then rm -rf -- "$_runtime_folder"; fi
   printf 'footbridge: step=ended at=%s\n' "$(date +%s)"
   printf 'The job script ends with status %s.\n' "$status"
 }
 
 _pass_on() { # the scheduler wants the end: the server saves what it has to save, and so do its kernels
-  _signalled=yes
+  _signals=$((_signals + 1))
   if [ -n "$_server_pid" ]; then kill -TERM "$_server_pid" 2>/dev/null; else exit 143; fi
 }
 
@@ -205,16 +205,16 @@ _spare_imports() { # prints a PYTHONPATH that lets the server start in half the 
 }
 
 _run() { # a command: runs it as a child, passes signals on, ends with its status
-  local status
-  if [ -n "$_signalled" ]; then exit 143; fi
+  local status seen
+  if [ "$_signals" -gt 0 ]; then exit 143; fi
   PYTHONPATH=$(_spare_imports) "$@" &
   _server_pid=$!
   while :; do
-    _woken=$_signalled
+    seen=$_signals
     wait "$_server_pid"
     status=$?
     # A signal ends "wait" too; then the server is still at work.
-    if [ "$_signalled" = "$_woken" ]; then break; fi
+    if [ "$_signals" -eq "$seen" ]; then break; fi
   done
   _server_pid=
   exit "$status"

@@ -87,8 +87,6 @@ def set_common(section):
     section.shutdown_no_activity_timeout = SETTINGS["idle_stop_seconds"]
     # What a user's own settings could say that would lock the portal out, or let others in:
     section.certfile = section.keyfile = section.client_ca = ""
-    section.password = ""
-    section.allow_password_change = False
     section.disable_check_xsrf = False
     section.allow_origin = section.allow_origin_pat = ""
     section.allow_credentials = False
@@ -305,6 +303,20 @@ def tell_when_idle(app):
     app.shutdown_no_activity, app.stop = check_and_remember, stop_and_tell
 
 
+def never_miss_the_end(app):
+    """Handle the request to stop in the server's loop.
+
+    Jupyter's own handler writes to the log at once. When the signal comes just while something else is written there,
+    that raises, and the request is lost: the job would go on until it is killed, with its kernels.
+    """
+    signal_stop = app._signal_stop
+
+    def stop_soon(number, frame):
+        app.io_loop.add_callback_from_signal(signal_stop, number, frame)
+
+    app._signal_stop = stop_soon
+
+
 def forget_spared_imports():
     """What functions.sh put on the path for a quick start is not for kernels and terminals."""
     spared = os.path.join(os.environ.get("JUPYTER_RUNTIME_DIR", ""), "spared")
@@ -318,9 +330,11 @@ def forget_spared_imports():
 
 
 def interrupts_work():
-    """A shell starts background processes with SIGINT ignored; kernels and terminals would inherit that."""
+    """A shell starts background processes with two signals ignored; kernels and terminals would inherit that."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) == signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def configure(config, app):
@@ -341,6 +355,8 @@ def configure(config, app):
         section.sock = ""
     else:
         section.token = SECRET
+        section.password = ""
+        section.allow_password_change = False
     config.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"  # compute nodes have no way out
     config.LabApp.news_url = None
     insist(app, section)
@@ -348,6 +364,7 @@ def configure(config, app):
     answer_at_once()
     talk_through_sockets()
     tell_when_idle(app)
+    never_miss_the_end(app)
     interrupts_work()
     forget_spared_imports()
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from launcher.catalog import LaunchChoices, load_apps
+from launcher.joblog import ExitCode
 from launcher.jobscript import (
     FUNCTIONS_NAME,
     SECRET_NAME,
@@ -25,7 +26,6 @@ from launcher.jobscript import (
     render,
     session_files,
 )
-from launcher.joblog import ExitCode
 from launcher.scripttemplate import render_template, template_mistakes
 
 ROOT = Path(__file__).parents[2]
@@ -266,7 +266,9 @@ def test_the_server_configuration_keeps_to_the_syntax_of_python_3_5() -> None:
 def test_exit_codes_in_shell_and_configuration_are_those_that_are_documented() -> None:
     functions = (ROOT / "launcher/jobfiles/functions.sh").read_text(encoding="utf-8")
     used = {(int(number), word) for number, word in re.findall(r"fail (\d+) ([a-z_]+)", functions)}
-    used |= {(int(number), name.lower()) for name, number in re.findall(r"EXIT_([A-Z_]+) = (\d+)", server_config_names())}
+    used |= {
+        (int(number), name.lower()) for name, number in re.findall(r"EXIT_([A-Z_]+) = (\d+)", server_config_names())
+    }
     assert used == {(code.value, code.word) for code in ExitCode}
 
 
