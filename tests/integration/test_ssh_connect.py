@@ -171,7 +171,7 @@ async def test_the_certificate_names_one_principal_and_allows_forwarding_alone(c
 async def test_packet_dumps_are_kept_out_of_the_log(
     host: LoginHost, ca: UserCA, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="asyncssh")
     asyncssh.set_debug_level(3)
     try:
         connection = await connect(cluster_of(host), "alice", credential(ca), reason="test")
