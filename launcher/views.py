@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
@@ -151,7 +151,8 @@ def connect(request: HttpRequest, session_id: str) -> HttpResponse:
     return _enter(request, session)
 
 
-def _enter(request: HttpRequest, session: InteractiveSession) -> HttpResponse:
+def _enter(request: HttpRequest, session: InteractiveSession, *, wanted: str = "") -> HttpResponse:
+    """A redirect to the session's own address with a one-time code; ``wanted`` is judged there, as any path is."""
     code = grants.create_entry_code(
         session=session,
         user=signed_in_user(request),
@@ -162,7 +163,8 @@ def _enter(request: HttpRequest, session: InteractiveSession) -> HttpResponse:
     port = f":{portal.port}" if portal.port else ""
     host = f"{session.host_label}.{settings.CONF.sessions_domain}{port}"
     response = HttpResponse(status=303)
-    response.headers["Location"] = f"{portal.scheme}://{host}/.footbridge/enter?code={code}"
+    query = urlencode({"code": code, **({"next": wanted[:2048]} if wanted else {})})
+    response.headers["Location"] = f"{portal.scheme}://{host}/.footbridge/enter?{query}"
     response.headers["Cache-Control"] = "no-store"
     response.headers["Referrer-Policy"] = "no-referrer"
     return response
@@ -179,7 +181,7 @@ def by_address(request: HttpRequest, label: str) -> HttpResponse:
     session = _session_or_404(request, session.pk)
     if not selectors.may_open(signed_in_user(request), session) or not session.is_live:
         return redirect("launcher:session", session_id=session.pk)
-    return _enter(request, session)
+    return _enter(request, session, wanted=request.GET.get("next", ""))
 
 
 @login_required

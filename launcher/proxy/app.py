@@ -196,7 +196,7 @@ class Proxy:
             await self._report(visit, access, "forbidden")
         elif visit.is_navigation:
             # The portal knows who this is: it sends the owner back with a code, and everybody else nowhere.
-            return pages.redirect(f"{self._site.portal_url}/sessions/by-address/{visit.label}/")
+            return pages.redirect(f"{self._site.portal_url}/sessions/by-address/{visit.label}/{_wanted(visit)}")
         return self._page(visit, pages.NOT_FOUND)
 
     def _check_prefix(self, visit: Visit, path: bytes, base_url: str) -> Page | None:
@@ -300,6 +300,12 @@ def _foreign(visit: Visit, method: str, is_socket: bool) -> str:
         return ""
     is_tab = fields.get(b"sec-fetch-mode") == b"navigate" and fields.get(b"sec-fetch-dest") == b"document"
     return "" if is_tab and method != "OPTIONS" else "cross_site"
+
+
+def _wanted(visit: Visit) -> str:
+    """The page that was asked for, as a query for the portal to hand back; empty for the front page."""
+    target = visit.raw_path + (b"?" + visit.query if visit.query else b"")
+    return "" if target == b"/" or len(target) > 2048 else "?next=" + quote(target, safe="")
 
 
 def _notice_for(error: UpstreamError) -> Notice:

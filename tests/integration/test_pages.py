@@ -6,7 +6,6 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from launcher import services
 from launcher.flows.launch import launch
 from launcher.models import AccessGrant, InteractiveSession
 from launcher.states import SessionState
@@ -209,8 +208,17 @@ def test_pages_forbid_foreign_scripts_and_frames(valkey: None, db: None, client:
     assert "unsafe-inline" not in policy
 
 
-def test_a_revoked_right_of_a_deactivated_user_ends_too(session: InteractiveSession, as_alice: Client, alice: User) -> None:
+def test_a_deactivated_user_is_signed_out(session: InteractiveSession, as_alice: Client, alice: User) -> None:
     alice.is_active = False
     alice.save()
     assert as_alice.get("/").status_code == 302
-    assert services.limit_refusal(alice) is not None
+
+
+def test_the_owner_who_comes_to_the_address_itself_is_led_back_to_the_page_that_was_asked_for(
+    session: InteractiveSession, as_alice: Client, as_bob: Client
+) -> None:
+    address = reverse("launcher:by-address", args=[session.host_label])
+    location = as_alice.get(address, {"next": "/lab/tree/a b.ipynb?x=1"}).headers["Location"]
+    assert location.startswith(f"http://{session.host_label}.localhost:8000/.footbridge/enter?code=")
+    assert location.endswith("&next=%2Flab%2Ftree%2Fa+b.ipynb%3Fx%3D1")
+    assert as_bob.get(address).status_code == 404
