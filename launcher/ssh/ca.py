@@ -52,9 +52,7 @@ def create_user_ca(path: Path) -> None:
         public.unlink(missing_ok=True)
         _write_new(public, key.export_public_key("openssh"), mode=0o644)
     except FileExistsError as error:
-        raise CAError(
-            f"{error.filename2 or error.filename or path} already exists; it is never overwritten"
-        ) from None
+        raise CAError(f"{error.filename2 or error.filename or path} already exists; it is never overwritten") from None
     except OSError as error:
         raise CAError(f"{path}: {error.strerror}") from error
 

@@ -154,13 +154,9 @@ async def _connect_to(
                 },
             )
     except TimeoutError:
-        raise TimedOut(
-            f"{login_host} accepted a connection and then said nothing for {timeout_seconds:g} s"
-        ) from None
+        raise TimedOut(f"{login_host} accepted a connection and then said nothing for {timeout_seconds:g} s") from None
     except (asyncssh.Error, OSError, ValueError) as error:
-        expired = any(
-            isinstance(client, PasswordClient) and client.must_change_password for client in clients
-        )
+        expired = any(isinstance(client, PasswordClient) and client.must_change_password for client in clients)
         raise _translated(error, login_host, expired=expired) from None
     finally:
         # Once a client exists the socket belongs to asyncssh's transport, which closes it; until then it is
@@ -212,9 +208,7 @@ async def _settle(connection: asyncssh.SSHClientConnection) -> None:
     """
     with contextlib.suppress(asyncssh.Error, OSError, TimeoutError):
         async with asyncio.timeout(_SETTLE_SECONDS):
-            await connection.run(
-                "true", stdin=asyncssh.DEVNULL, stdout=asyncssh.DEVNULL, stderr=asyncssh.DEVNULL
-            )
+            await connection.run("true", stdin=asyncssh.DEVNULL, stdout=asyncssh.DEVNULL, stderr=asyncssh.DEVNULL)
 
 
 def _host_keys(

@@ -42,9 +42,7 @@ class LoopThread:
                 return self._loop
             ready = threading.Event()
             self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(
-                target=self._serve, args=(self._loop, ready), name=self._name, daemon=True
-            )
+            self._thread = threading.Thread(target=self._serve, args=(self._loop, ready), name=self._name, daemon=True)
             self._process_id = os.getpid()
             self._thread.start()
             ready.wait()

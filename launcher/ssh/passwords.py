@@ -37,30 +37,22 @@ async def verify_password(cluster: Cluster, username: str, password: str) -> Log
     """
     connection = await connect(cluster, username, PasswordCredential(password), reason="sign-in")
     try:
-        groups = await run(
-            connection, Command(("id", "-Gn")), timeout_seconds=cluster.command_timeout_seconds
-        )
+        groups = await run(connection, Command(("id", "-Gn")), timeout_seconds=cluster.command_timeout_seconds)
         if groups.exit_status != 0:
             words = (groups.stderr or groups.stdout).decode(errors="replace")
             # What sshd says where PAM wants a new password and there is no terminal to ask on.
-            expired = "password" in words.lower() and (
-                "expired" in words.lower() or "required" in words.lower()
-            )
+            expired = "password" in words.lower() and ("expired" in words.lower() or "required" in words.lower())
             raise LoginRefused(
                 " ".join(words.split())[:200], code="ssh.password_expired" if expired else "ssh.no_shell"
             )
-        home = await run(
-            connection, Command(("printenv", "HOME")), timeout_seconds=cluster.command_timeout_seconds
-        )
+        home = await run(connection, Command(("printenv", "HOME")), timeout_seconds=cluster.command_timeout_seconds)
     finally:
         connection.abort()
         with contextlib.suppress(asyncssh.Error, OSError):
             await connection.wait_closed()
     # A talkative shell start-up file prints before the command does: the answer is the last line.
     folder = _last_line(home.stdout)
-    return LoginCheck(
-        groups=tuple(_last_line(groups.stdout).split()), home=folder if folder.startswith("/") else ""
-    )
+    return LoginCheck(groups=tuple(_last_line(groups.stdout).split()), home=folder if folder.startswith("/") else "")
 
 
 def _last_line(output: bytes) -> str:

@@ -105,9 +105,7 @@ class Pool:
         self._sweeper: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def connection(
-        self, cluster: Cluster, username: str, *, reason: str = ""
-    ) -> asyncssh.SSHClientConnection:
+    async def connection(self, cluster: Cluster, username: str, *, reason: str = "") -> asyncssh.SSHClientConnection:
         """A living connection as ``username``. It stays the pool's: use it, do not close it.
 
         Raises what ``connect`` raises. After a failure the same error comes back at once until the next try
@@ -118,9 +116,7 @@ class Pool:
         found = self._usable(place)
         if found is not None:
             return found
-        async with (
-            place.lock
-        ):  # of callers racing for the same user, one dials and the others take what it got
+        async with place.lock:  # of callers racing for the same user, one dials and the others take what it got
             found = self._usable(place)
             if found is not None:
                 return found
@@ -155,14 +151,9 @@ class Pool:
         """What is open to this cluster, and what went wrong last. Answers from memory; safe from any
         thread.
         """
-        places = [
-            place for (place_cluster, _), place in list(self._places.items()) if place_cluster == cluster_id
-        ]
+        places = [place for (place_cluster, _), place in list(self._places.items()) if place_cluster == cluster_id]
         living = [
-            connection
-            for place in places
-            for connection in list(place.connections)
-            if not connection.is_closed()
+            connection for place in places for connection in list(place.connections) if not connection.is_closed()
         ]
         back_off = self._clusters.get(cluster_id, _BackOff())
         return Health(

@@ -171,9 +171,7 @@ async def _handle(host: LoginHost, process: asyncssh.SSHServerProcess[bytes]) ->
     loop = asyncio.get_running_loop()
     for pipe in (shell.stdout, shell.stderr):
         reader = asyncio.StreamReader()
-        transport, _ = await loop.connect_read_pipe(
-            lambda reader=reader: asyncio.StreamReaderProtocol(reader), pipe
-        )
+        transport, _ = await loop.connect_read_pipe(lambda reader=reader: asyncio.StreamReaderProtocol(reader), pipe)
         transports.append(transport)
         readers.append(reader)
     protocol = asyncio.StreamReaderProtocol(asyncio.StreamReader())
@@ -325,9 +323,7 @@ def cluster_of(*hosts: LoginHost | int, **options: Any) -> Cluster:
     values: dict[str, Any] = {
         "id": "hpc",
         "name": "Test cluster",
-        "login_hosts": [
-            host.address if isinstance(host, LoginHost) else f"127.0.0.1:{host}" for host in hosts
-        ],
+        "login_hosts": [host.address if isinstance(host, LoginHost) else f"127.0.0.1:{host}" for host in hosts],
         "host_keys": keys,
         "queues": [{"name": "batch"}],
         "connect_timeout_seconds": 5,

@@ -29,9 +29,7 @@ async def host(tmp_path: Path) -> AsyncIterator[LoginHost]:
 async def connection(host: LoginHost, tmp_path: Path) -> AsyncIterator[asyncssh.SSHClientConnection]:
     from launcher.ssh.ca import load_user_ca
 
-    made = await connect(
-        cluster_of(host), "alice", credential(load_user_ca(tmp_path / "user_ca")), reason="test"
-    )
+    made = await connect(cluster_of(host), "alice", credential(load_user_ca(tmp_path / "user_ca")), reason="test")
     yield made
     made.abort()
     await made.wait_closed()
@@ -58,9 +56,7 @@ async def test_a_command_that_reads_no_stdin_is_fine(connection: asyncssh.SSHCli
 
 
 async def test_the_environment_reaches_the_command(connection: asyncssh.SSHClientConnection) -> None:
-    result = await run(
-        connection, Command(("printenv", "TZ"), environment={"TZ": "UTC 'quoted'"}), timeout_seconds=5
-    )
+    result = await run(connection, Command(("printenv", "TZ"), environment={"TZ": "UTC 'quoted'"}), timeout_seconds=5)
     assert result.stdout == b"UTC 'quoted'\n"
 
 
@@ -93,9 +89,7 @@ async def test_a_command_killed_by_a_signal_has_no_known_outcome(
     assert caught.value.transient
 
 
-async def test_a_broken_connection_is_unreachable(
-    connection: asyncssh.SSHClientConnection, host: LoginHost
-) -> None:
+async def test_a_broken_connection_is_unreachable(connection: asyncssh.SSHClientConnection, host: LoginHost) -> None:
     running = asyncio.create_task(run(connection, Command(("sleep", "600")), timeout_seconds=30))
     await until(lambda: len(host.commands) == 2, "the command to start")
     host.drop_connections()
@@ -131,8 +125,7 @@ async def test_commands_take_turns(connection: asyncssh.SSHClientConnection, hos
 
 async def test_waiting_for_a_turn_counts_as_time(connection: asyncssh.SSHClientConnection) -> None:
     sleepers = [
-        asyncio.create_task(run(connection, Command(("sleep", "600")), timeout_seconds=60))
-        for _ in range(MAX_SESSIONS)
+        asyncio.create_task(run(connection, Command(("sleep", "600")), timeout_seconds=60)) for _ in range(MAX_SESSIONS)
     ]
     await asyncio.sleep(0)
     with pytest.raises(TimedOut):

@@ -66,15 +66,11 @@ async def test_a_host_with_another_key_is_refused_and_no_other_host_is_tried(
     assert host.usernames == impostor.usernames == []
 
 
-async def test_a_host_with_only_another_kind_of_key_is_refused(
-    ca: UserCA, tmp_path: Path, host: LoginHost
-) -> None:
+async def test_a_host_with_only_another_kind_of_key_is_refused(ca: UserCA, tmp_path: Path, host: LoginHost) -> None:
     key = asyncssh.generate_private_key("ecdsa-sha2-nistp256")
     async with login_host(tmp_path / "other", ca, key=key) as impostor:
         with pytest.raises(HostKeyChanged):
-            await connect(
-                cluster_of(impostor, host_keys=[host.key_line]), "alice", credential(ca), reason="test"
-            )
+            await connect(cluster_of(impostor, host_keys=[host.key_line]), "alice", credential(ca), reason="test")
 
 
 async def test_a_dead_login_host_is_skipped(host: LoginHost, ca: UserCA) -> None:
@@ -100,17 +96,13 @@ async def test_nobody_listening_is_unreachable(ca: UserCA) -> None:
 
 async def test_an_unknown_name_is_unreachable(ca: UserCA) -> None:
     with pytest.raises(Unreachable):
-        await connect(
-            cluster_of(1, login_hosts=["no-such-host.invalid"]), "alice", credential(ca), reason="test"
-        )
+        await connect(cluster_of(1, login_hosts=["no-such-host.invalid"]), "alice", credential(ca), reason="test")
 
 
 async def test_a_silent_host_times_out(ca: UserCA) -> None:
     async with silent_host() as port:
         with pytest.raises(TimedOut):
-            await connect(
-                cluster_of(port, connect_timeout_seconds=0.3), "alice", credential(ca), reason="test"
-            )
+            await connect(cluster_of(port, connect_timeout_seconds=0.3), "alice", credential(ca), reason="test")
 
 
 async def test_a_server_that_speaks_no_ssh_is_unreachable(ca: UserCA) -> None:
@@ -152,9 +144,7 @@ async def test_odd_account_names_never_reach_a_host(host: LoginHost, ca: UserCA,
 
 async def test_a_broken_line_among_the_host_keys_is_named(ca: UserCA) -> None:
     with pytest.raises(SSHError, match="entry 1"):
-        await connect(
-            cluster_of(22, host_keys=["ssh-ed25519 nonsense"]), "alice", credential(ca), reason="test"
-        )
+        await connect(cluster_of(22, host_keys=["ssh-ed25519 nonsense"]), "alice", credential(ca), reason="test")
 
 
 async def test_the_certificate_names_one_principal_and_allows_forwarding_alone(ca: UserCA) -> None:

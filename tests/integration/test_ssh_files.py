@@ -84,9 +84,7 @@ async def test_a_linked_level_above_is_fine(files: RemoteFiles, home: Path, tmp_
     assert mode_of(tmp_path / "scratch" / "sessions") == 0o700
 
 
-async def test_a_link_in_place_of_the_folder_is_refused(
-    files: RemoteFiles, home: Path, tmp_path: Path
-) -> None:
+async def test_a_link_in_place_of_the_folder_is_refused(files: RemoteFiles, home: Path, tmp_path: Path) -> None:
     (home / "sessions").symlink_to(tmp_path)
     with pytest.raises(RemoteFileError) as caught:
         await files.make_folders("sessions")
@@ -138,9 +136,7 @@ async def test_a_file_that_appears_while_writing_is_not_overwritten(
     assert (home / "secret").read_text() == "old"
 
 
-async def test_a_new_file_does_not_follow_a_dangling_link(
-    files: RemoteFiles, home: Path, tmp_path: Path
-) -> None:
+async def test_a_new_file_does_not_follow_a_dangling_link(files: RemoteFiles, home: Path, tmp_path: Path) -> None:
     (home / "secret").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RemoteFileError):
         await files.write_new("secret", b"new", 0o600)
@@ -305,9 +301,7 @@ async def test_names_of_a_missing_folder_are_missing(files: RemoteFiles) -> None
     assert caught.value.code == "file.missing"
 
 
-async def test_a_tree_is_removed_without_following_links(
-    files: RemoteFiles, home: Path, tmp_path: Path
-) -> None:
+async def test_a_tree_is_removed_without_following_links(files: RemoteFiles, home: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis").touch()
@@ -326,9 +320,7 @@ async def test_removing_a_missing_tree_is_fine(files: RemoteFiles, home: Path) -
     assert names_in(home) == []
 
 
-async def test_a_tree_reached_through_a_link_is_refused(
-    files: RemoteFiles, home: Path, tmp_path: Path
-) -> None:
+async def test_a_tree_reached_through_a_link_is_refused(files: RemoteFiles, home: Path, tmp_path: Path) -> None:
     (tmp_path / "precious" / "abc").mkdir(parents=True)
     (home / "sessions").mkdir()
     (home / "sessions" / "link").symlink_to(tmp_path / "precious")
@@ -353,9 +345,7 @@ async def test_a_tree_reached_through_a_link_is_refused(
         ("/etc", "/"),
     ],
 )
-async def test_a_tree_outside_its_root_is_refused(
-    files: RemoteFiles, home: Path, path: str, root: str
-) -> None:
+async def test_a_tree_outside_its_root_is_refused(files: RemoteFiles, home: Path, path: str, root: str) -> None:
     (home / "other").mkdir()
     (home / "sessions" / "a").mkdir(parents=True)
     with pytest.raises(RemoteFileError) as caught:

@@ -31,11 +31,7 @@ from launcher.ssh.files import open_files
 from launcher.ssh.tunnel import open_tunnel
 from tests.integration.ssh_server import cluster_of, credential, free_port, tcp_server
 
-SSHD = (
-    os.environ.get("FOOTBRIDGE_TEST_SSHD")
-    or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
-    or ""
-)
+SSHD = os.environ.get("FOOTBRIDGE_TEST_SSHD") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin") or ""
 AS_ROOT = os.geteuid() == 0
 
 pytestmark = [
@@ -159,10 +155,7 @@ async def test_more_commands_than_sshd_allows_at_once_all_succeed(
     connection: asyncssh.SSHClientConnection,
 ) -> None:
     results = await asyncio.gather(
-        *(
-            run(connection, Command(("sh", "-c", "sleep 0.1; echo $PPID")), timeout_seconds=20)
-            for _ in range(30)
-        )
+        *(run(connection, Command(("sh", "-c", "sleep 0.1; echo $PPID")), timeout_seconds=20) for _ in range(30))
     )
     assert {result.exit_status for result in results} == {0}
 
@@ -231,9 +224,7 @@ async def test_small_messages_do_not_stall(connection: asyncssh.SSHClientConnect
 
     async with tcp_server(echo) as port:
         reader = asyncio.StreamReader()
-        transport, _ = await open_tunnel(
-            connection, "127.0.0.1", port, lambda: asyncio.StreamReaderProtocol(reader)
-        )
+        transport, _ = await open_tunnel(connection, "127.0.0.1", port, lambda: asyncio.StreamReaderProtocol(reader))
         round_trips = []
         for _ in range(30):
             started = time.perf_counter()

@@ -43,9 +43,7 @@ async def host(tmp_path: Path, ca: UserCA) -> AsyncIterator[LoginHost]:
 async def test_the_right_password_brings_groups_and_home(host: LoginHost) -> None:
     login = await verify_password(cluster_of(host), "alice", PASSWORD)
     assert login.accepted
-    assert (
-        login.groups == tuple(grp.getgrgid(group).gr_name for group in [os.getgid()])[:1] + login.groups[1:]
-    )
+    assert login.groups == tuple(grp.getgrgid(group).gr_name for group in [os.getgid()])[:1] + login.groups[1:]
     assert login.home == str(host.home)
 
 
@@ -91,9 +89,7 @@ async def test_an_expired_password_is_told_apart(host: LoginHost) -> None:
     assert caught.value.code == "ssh.password_expired"
 
 
-async def test_an_account_that_runs_no_commands_is_refused(
-    host: LoginHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_account_that_runs_no_commands_is_refused(host: LoginHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(host.home))  # the server's shell finds no id
     with pytest.raises(LoginRefused) as caught:
         await verify_password(cluster_of(host), "alice", PASSWORD)
@@ -108,9 +104,7 @@ async def test_an_empty_password_is_refused_before_any_connection(host: LoginHos
 
 
 @pytest.mark.parametrize("username", ["", "root", "a;b", "../alice", "alice@host", "a\0b", "-l root"])
-async def test_a_hostile_account_name_is_refused_before_any_connection(
-    host: LoginHost, username: str
-) -> None:
+async def test_a_hostile_account_name_is_refused_before_any_connection(host: LoginHost, username: str) -> None:
     with pytest.raises(LoginRefused) as caught:
         await verify_password(cluster_of(host), username, PASSWORD)
     assert caught.value.code == "ssh.bad_username"

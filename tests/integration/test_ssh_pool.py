@@ -101,9 +101,7 @@ async def test_an_idle_connection_is_closed(host: LoginHost, ca: UserCA) -> None
 async def test_a_connection_in_use_is_not_idle(host: LoginHost, ca: UserCA) -> None:
     pool = Pool(lambda cluster: credential(ca), idle_seconds=0.05)
     try:
-        result = await Hands(pool).run(
-            cluster_of(host), "alice", Command(("sh", "-c", "sleep 0.5; echo done"))
-        )
+        result = await Hands(pool).run(cluster_of(host), "alice", Command(("sh", "-c", "sleep 0.5; echo done")))
         assert result.stdout == b"done\n"
     finally:
         await pool.aclose()
@@ -185,9 +183,7 @@ async def test_the_wait_grows_and_ends_with_a_success(pool: Pool, ca: UserCA, tm
     assert (health.failing_since, health.last_error) == (None, None)
 
 
-async def test_one_users_refusal_does_not_hold_up_another(
-    host: LoginHost, ca: UserCA, tmp_path: Path
-) -> None:
+async def test_one_users_refusal_does_not_hold_up_another(host: LoginHost, ca: UserCA, tmp_path: Path) -> None:
     stranger = make_ca(tmp_path / "stranger")
     current = stranger
     pool = Pool(lambda cluster: credential(current))

@@ -72,9 +72,7 @@ class Setting:
     connection: asyncssh.SSHClientConnection
 
     async def tunnel(self, port: int, **options: bool) -> tuple[asyncio.Transport, Recorder]:
-        transport, protocol = await open_tunnel(
-            self.connection, "127.0.0.1", port, lambda: Recorder(**options)
-        )
+        transport, protocol = await open_tunnel(self.connection, "127.0.0.1", port, lambda: Recorder(**options))
         assert isinstance(protocol, Recorder)
         return transport, protocol
 
@@ -255,9 +253,7 @@ async def test_a_failing_protocol_ends_its_own_tunnel_only(setting: Setting) -> 
             raise ValueError("a mistake")
 
     reported: list[str] = []
-    asyncio.get_running_loop().set_exception_handler(
-        lambda loop, context: reported.append(str(context["exception"]))
-    )
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(str(context["exception"])))
     async with tcp_server(echo) as port:
         transport, faulty = await open_tunnel(setting.connection, "127.0.0.1", port, Faulty)
         assert isinstance(faulty, Recorder)

@@ -54,9 +54,7 @@ def test_a_folder_is_no_key(tmp_path: Path) -> None:
 def test_a_key_with_a_passphrase_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "user_ca"
     path.touch(mode=0o600)
-    path.write_bytes(
-        asyncssh.generate_private_key("ssh-ed25519").export_private_key("pkcs8-pem", "passphrase")
-    )
+    path.write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key("pkcs8-pem", "passphrase"))
     with pytest.raises(CAError, match="unencrypted"):
         load_user_ca(path)
 
