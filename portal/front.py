@@ -81,7 +81,8 @@ class Front:
 
     async def _hear(self) -> None:
         layer = get_channel_layer()
-        channel = await layer.new_channel("proxy")
+        # No prefix of its own: the layer waits for one prefix at a time, up to 5 s, and pages listen under the default.
+        channel = await layer.new_channel()
         await layer.group_add(PROXY_GROUP, channel)
         while True:
             try:
