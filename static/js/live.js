@@ -49,8 +49,8 @@ function listen() {
   const socket = new WebSocket(`${scheme}//${location.host}/live/`);
   socket.addEventListener("open", () => {
     socketOpen = true;
-    if (attempts > 0) refreshSoon();
     attempts = 0;
+    refreshSoon(); // what changed before the socket was open, nobody told us
   });
   socket.addEventListener("message", refreshSoon);
   socket.addEventListener("close", () => {
@@ -121,7 +121,7 @@ document.addEventListener("htmx:afterSwap", (event) => {
   followLog(part, log);
   const now = statesIn(part);
   for (const [id, data] of now) {
-    if (states.has(id) ? states.get(id).state !== data.state : part.id === "ended") say(data.announce);
+    if (states.get(id)?.state !== data.state) say(data.announce);
   }
   if (part.id === "cards" && [...states.keys()].some((id) => !now.has(id))) {
     const ended = document.getElementById("ended");
