@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,7 +196,9 @@ class Job:
     def kill(self) -> None:
         """End whatever is left, when a test is over."""
         for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):
+                if runtime := environment_of(pid).get("JUPYTER_RUNTIME_DIR", ""):
+                    shutil.rmtree(runtime, ignore_errors=True)
                 os.kill(pid, signal.SIGKILL)
         if self.process is not None:
             self.process.wait(10)
