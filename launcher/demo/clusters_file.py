@@ -14,8 +14,8 @@ LABELS = {"workq": "Standard", "interactive": "Short and interactive", "gpuq": "
 Value = str | int | float | bool | Sequence[str]
 
 
-def clusters_text(settings: DemoSettings, *, port: int, host_key: str) -> str:
-    """The clusters file that leads to the demo cluster on ``port``, whose host key is ``host_key``."""
+def clusters_text(settings: DemoSettings, *, port: int, host_key: str, host: str = "127.0.0.1") -> str:
+    """The clusters file that leads to the demo cluster on ``host`` and ``port``, whose host key is ``host_key``."""
     lines = [
         "# Written by manage.py demo at each start; changes are lost.",
         f"[clusters.{CLUSTER_ID}]",
@@ -23,7 +23,7 @@ def clusters_text(settings: DemoSettings, *, port: int, host_key: str) -> str:
             {
                 "name": "Demo cluster",
                 "scheduler": "pbs",
-                "login_hosts": [f"{settings.address}:{port}"],
+                "login_hosts": [f"{host}:{port}"],
                 "host_keys": [host_key],
                 "commands_folder": str(settings.commands_folder),
                 "listen_address": "127.0.0.1",
