@@ -1,4 +1,4 @@
-"""The web container's health check: asks ``/health/`` under the portal's own host name. Exit code 0 when all is well."""
+"""The web container's health check: asks ``/health/`` under the portal's own host name; exit code 0 when well."""
 
 from __future__ import annotations
 
