@@ -17,6 +17,11 @@ from portal.errors import FootbridgeError
 
 _USERNAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
+_AFTER_A_RIGHT_PASSWORD = {
+    "ssh.password_expired": "sign_in.password_expired",
+    "ssh.no_shell": "sign_in.no_shell",
+}
+
 
 class SignInRefused(FootbridgeError):
     """Somebody could not sign in. ``code`` says why, in terms that do not tell whether the account exists."""
@@ -66,7 +71,8 @@ def _identify(username: str, password: str, address: str) -> tuple[str, Identity
         if identity is not None:
             return name, identity
     if unknown is not None:
-        raise _refused(username, address, way="", cause=unknown.code, code="sign_in.cluster_away") from unknown
+        code = _AFTER_A_RIGHT_PASSWORD.get(unknown.code, "sign_in.cluster_away")
+        raise _refused(username, address, way="", cause=unknown.code, code=code) from unknown
     raise _refused(username, address, way="", cause="password", code="sign_in.wrong")
 
 

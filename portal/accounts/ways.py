@@ -36,6 +36,10 @@ class PasswordWay(Protocol):
         """
 
 
+TELL_APART = frozenset({"ssh.password_expired", "ssh.no_shell"})
+"""Refusals after a right password: the person is told what to do."""
+
+
 class ClusterPassword:
     """The cluster's own password, checked by an SSH login to the login host and then forgotten."""
 
@@ -48,10 +52,13 @@ class ClusterPassword:
         """See PasswordWay."""
         known = clusters()
         cluster = known[self._cluster_id] if self._cluster_id else next(iter(known.values()))
-        timeout_seconds = cluster.connect_timeout_seconds + cluster.command_timeout_seconds
+        hosts = len(cluster.login_hosts)
+        timeout_seconds = 2 * cluster.connect_timeout_seconds * hosts + 2 * cluster.command_timeout_seconds + 5
         try:
             login = hands_loop().run(verify_password(cluster, username, password), timeout_seconds)
-        except LoginRefused:
+        except LoginRefused as error:
+            if error.code in TELL_APART:
+                raise
             return None
         return Identity(username=username, groups=login.groups)
 

@@ -13,10 +13,14 @@ def sign_in_sentence(code: str) -> str:
         "sign_in.wrong": _("The cluster did not accept this account name and password. Check both and try again."),
         "sign_in.throttled": _("Too many attempts. Wait ten minutes, then try again."),
         "sign_in.cluster_away": _("The cluster does not answer at the moment, so the password cannot be checked."),
+        "sign_in.password_expired": _(
+            "The cluster wants you to choose a new password first. Sign in to it once by SSH, then come back."
+        ),
+        "sign_in.no_shell": _("Your account on the cluster cannot run commands, so it cannot start sessions."),
         "sign_in.not_allowed": _("Your account may not use this portal."),
     }
     sentence = sentences.get(code, sentences["sign_in.wrong"])
-    if code in ("sign_in.not_allowed", "sign_in.cluster_away") and settings.CONF.support:
+    if code in ("sign_in.not_allowed", "sign_in.cluster_away", "sign_in.no_shell") and settings.CONF.support:
         sentence += " " + _("Ask %(support)s for help.") % {"support": settings.CONF.support}
     return sentence
 
