@@ -100,6 +100,7 @@ def show_field(bound: BoundField) -> dict[str, object]:
     classes = " ".join(
         part for part in (str(widget.attrs.get("class", "")), name, "is-invalid" if bound.errors else "") if part
     )
+    bound.help_text = " ".join(part for part in (_limits(widget), str(bound.help_text)) if part)
     choice = bound.name.removesuffix("_path")
     is_path_of = choice if choice != bound.name and choice in bound.form.fields else ""
     return {
@@ -109,6 +110,14 @@ def show_field(bound: BoundField) -> dict[str, object]:
         "is_many": is_many,
         "shown_when": bound.form.add_prefix(is_path_of) if is_path_of else "",
     }
+
+
+def _limits(widget: forms.Widget) -> str:
+    """What a number may be, from the bounds that the browser gets; empty for other fields."""
+    low, high = widget.attrs.get("min"), widget.attrs.get("max")
+    if not isinstance(widget, forms.NumberInput) or low is None or high is None:
+        return ""
+    return _("From %(low)s to %(high)s.") % {"low": low, "high": high}
 
 
 @dataclass(slots=True)

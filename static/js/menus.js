@@ -37,3 +37,6 @@ function askBeforeStop(control) {
   dialog.showModal();
   return true;
 }
+
+// On a phone the page one is on may be beyond the edge of the navigation.
+document.querySelector(".site-nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });

@@ -63,7 +63,7 @@ def test_an_icon_is_hidden_from_screen_readers() -> None:
 class Example(forms.Form):
     environment = forms.ChoiceField(choices=[("default", "Default"), ("path", "Path")], help_text="Choose one.")
     environment_path = forms.CharField(required=False)
-    cores = forms.IntegerField()
+    cores = forms.IntegerField(min_value=1, max_value=8)
     title = forms.CharField(required=False)
     folder = forms.CharField(required=False)
 
@@ -104,3 +104,9 @@ def test_a_group_knows_that_something_in_it_is_wrong() -> None:
     groups = {group.key: group for group in ui.field_groups(Example({"environment": "default"}))}
     assert groups["resources"].has_errors
     assert not groups["environment"].has_errors
+
+
+def test_a_number_says_its_limits_where_screen_readers_find_them() -> None:
+    html = shown(Example(), "cores")
+    assert 'aria-describedby="id_cores_helptext"' in html
+    assert 'id="id_cores_helptext">From 1 to 8.</div>' in html
