@@ -179,6 +179,14 @@ class Job:
         if (self.folder / CONNECTION_NAME).exists():
             self.get(f"api/kernels/{kernel_id}", method="DELETE", headers=unsafe)
 
+    @contextlib.contextmanager
+    def reconnected(self, kernel: Kernel) -> Iterator[Kernel]:
+        """A running kernel through a new WebSocket, as JupyterLab opens one after a restart."""
+        found = self.connection()
+        address = f"ws://127.0.0.1:{found.port}{BASE_URL}api/kernels/{kernel.id}/channels"
+        with connect(address, additional_headers=secret_headers(found.flavor, self.secret), compression=None) as socket:
+            yield Kernel(kernel.id, socket)
+
     def runtime_folder(self) -> Path:
         """The private folder of this job's sockets."""
         pid = json.loads((self.folder / CONNECTION_NAME).read_bytes())["pid"]

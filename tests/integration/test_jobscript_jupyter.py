@@ -200,7 +200,8 @@ def test_a_kernel_can_be_restarted(running: Job) -> None:
     with running.kernel() as kernel:
         found = {**running_headers(running), "Cookie": "_xsrf=x", "X-XSRFToken": "x"}
         assert running.get(f"api/kernels/{kernel.id}/restart", method="POST", headers=found).status == 200
-        assert kernel.run("print(1 + 1)") == "2"
+        with running.reconnected(kernel) as restarted:
+            assert restarted.run("print(1 + 1)") == "2"
 
 
 def test_a_kernel_inherits_the_users_python_path_and_working_interrupts(running: Job) -> None:
