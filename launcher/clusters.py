@@ -109,6 +109,7 @@ class Cluster(_Strict):
     poll_fast_seconds: float = Field(default=3, ge=1, le=300)  # while something is about to change
     poll_slow_seconds: float = Field(default=30, ge=1, le=3600)  # while all is quiet
     start_timeout_seconds: float = Field(default=300, gt=0, le=24 * 3600)  # from running to the first answer
+    keep_folders_days: float = Field(default=30, ge=0, le=3650)  # session folders stay so long after the end
     is_demonstration: bool = False
 
     @field_validator("queues")

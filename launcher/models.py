@@ -57,6 +57,7 @@ class InteractiveSession(models.Model):
     memory_used_mib = models.PositiveIntegerField(null=True, blank=True)
 
     folder = models.CharField(max_length=1024, blank=True)  # absolute path on the cluster
+    folder_removed_at = models.DateTimeField(null=True, blank=True)
     base_url = models.CharField(max_length=64, default="/")
     upstream_host = models.CharField(max_length=255, blank=True)
     upstream_port = models.PositiveIntegerField(null=True, blank=True)

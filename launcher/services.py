@@ -403,6 +403,17 @@ def _move(session: InteractiveSession, state: SessionState) -> bool:
     return True
 
 
+def record_folder_removed(session_id: str) -> None:
+    """The session's folder is no longer on the cluster."""
+    with transaction.atomic():
+        session = InteractiveSession.objects.select_for_update().get(pk=session_id)
+        if session.folder_removed_at is not None:
+            return
+        session.folder_removed_at = now()
+        session.save(update_fields=["folder_removed_at"])
+        record(events.SessionFolderRemoved(), actor=PORTAL_ITSELF, session_id=session.id)
+
+
 def record_access_denied(*, session_id: str, username: str, door: str, cause: str, address: str) -> None:
     """Somebody tried a session that is not theirs. The same person and cause is kept once in ten minutes."""
     key = f"denied:{sealing.digest(f'{session_id}|{username or address}|{cause}')}"

@@ -7,6 +7,7 @@ from django.core.cache import cache
 
 from launcher import dispatch
 from launcher.flows import cancel as cancel_flow
+from launcher.flows import cleanup as cleanup_flow
 from launcher.flows import poll as poll_flow
 from launcher.flows import submit as submit_flow
 from launcher.parts import clusters
@@ -41,3 +42,9 @@ def tick() -> None:
     for cluster_id in clusters():
         if dispatch.poll_is_due(cluster_id):
             poll.apply_async(args=[cluster_id], expires=30)
+
+
+@shared_task(name="launcher.clean_up", ignore_result=True)
+def clean_up() -> None:
+    """Remove session folders that have been kept long enough."""
+    cleanup_flow.clean_up()

@@ -163,6 +163,17 @@ class SessionEnded(Event):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class SessionFolderRemoved(Event):
+    """The portal removed an ended session's folder from its owner's home, after the site's retention time.
+
+    Not recorded: the folder's path and what was in it.
+    """
+
+    NAME: ClassVar[str] = "session.folder_removed"
+    LABEL: ClassVar[StrPromise] = _("Session folder removed")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class SessionAccessDenied(Event):
     """Somebody was kept from a session that is not theirs, at ``door``: http, websocket, portal, api or live.
 

@@ -17,6 +17,7 @@ RECORDED = {
     "session.access_denied": (1, {"door": "str", "cause": "str"}),
     "session.cancelled": (1, {"job_id": "str"}),
     "session.connected": (1, {"via": "str"}),
+    "session.folder_removed": (1, {}),
     "session.ended": (1, {"reason": "str", "code": "str", "exit_status": "int | None", "job_id": "str"}),
     "session.job_adopted": (1, {"job_id": "str"}),
     "session.launched": (
