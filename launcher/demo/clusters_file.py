@@ -29,6 +29,7 @@ def clusters_text(settings: DemoSettings, *, port: int, host_key: str, host: str
                 "listen_address": "127.0.0.1",
                 "image_folders": [str(settings.image_folder)],
                 "modules": MODULES,
+                "commands_per_second": 20,
                 "poll_fast_seconds": 1,
                 "poll_slow_seconds": 5,
                 "is_demonstration": True,

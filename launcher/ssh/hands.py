@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from launcher.clusters import Cluster
 from launcher.schedulers.base import Command, CommandResult
 from launcher.ssh import commands, tunnel
+from launcher.ssh.budget import Budget
 from launcher.ssh.files import RemoteFiles, open_files
 from launcher.ssh.pool import Pool
 
@@ -22,6 +23,7 @@ class Hands:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
+        self.budgets: dict[str, Budget] = {}  # by cluster id
 
     async def run(
         self,
@@ -32,8 +34,12 @@ class Hands:
         timeout_seconds: float | None = None,
         reason: str = "",
     ) -> CommandResult:
-        """Run ``command``; without ``timeout_seconds`` the cluster's ``command_timeout_seconds`` applies."""
+        """Run ``command`` when its turn has come; without ``timeout_seconds`` the cluster's ``command_timeout_seconds`` applies."""
         connection = await self.pool.connection(cluster, username, reason=reason)
+        budget = self.budgets.get(cluster.id)
+        if budget is None:
+            budget = self.budgets[cluster.id] = Budget(cluster.commands_per_second)
+        await budget.take_turn()
         return await commands.run(
             connection, command, timeout_seconds=timeout_seconds or cluster.command_timeout_seconds
         )
