@@ -40,7 +40,8 @@ def printable(text: str | bytes, limit: int = DETAIL_LIMIT) -> str:
 
 def integer(text: str | None) -> int | None:
     """A whole number of at most 18 digits."""
-    return int(text) if text is not None and _INTEGER.fullmatch(text.strip()) and text.isascii() else None
+    digits = text.strip() if text is not None else ""  # strip knows more blanks than int does, such as 0x1f
+    return int(digits) if _INTEGER.fullmatch(digits) and digits.isascii() else None
 
 
 def size_mib(text: str | None, *, round_up: bool = True) -> int | None:
