@@ -174,7 +174,7 @@ class Job:
         assert started.status == 201, started.body
         kernel_id = json.loads(started.body)["id"]
         address = f"ws://127.0.0.1:{found.port}{BASE_URL}api/kernels/{kernel_id}/channels"
-        with connect(address, additional_headers=headers, origin=origin, compression=None) as socket:  # type: ignore[arg-type]
+        with connect(address, additional_headers=headers, origin=origin, compression=None, max_queue=None) as socket:  # type: ignore[arg-type]
             yield Kernel(kernel_id, socket)
         if (self.folder / CONNECTION_NAME).exists():
             self.get(f"api/kernels/{kernel_id}", method="DELETE", headers=unsafe)
@@ -184,7 +184,9 @@ class Job:
         """A running kernel through a new WebSocket, as JupyterLab opens one after a restart."""
         found = self.connection()
         address = f"ws://127.0.0.1:{found.port}{BASE_URL}api/kernels/{kernel.id}/channels"
-        with connect(address, additional_headers=secret_headers(found.flavor, self.secret), compression=None) as socket:
+        with connect(
+            address, additional_headers=secret_headers(found.flavor, self.secret), compression=None, max_queue=None
+        ) as socket:
             yield Kernel(kernel.id, socket)
 
     def runtime_folder(self) -> Path:
