@@ -34,7 +34,10 @@ class Hands:
         timeout_seconds: float | None = None,
         reason: str = "",
     ) -> CommandResult:
-        """Run ``command`` when its turn has come; without ``timeout_seconds`` the cluster's ``command_timeout_seconds`` applies."""
+        """Run ``command`` when its turn has come (see ``Budget``).
+
+        Without ``timeout_seconds`` the cluster's ``command_timeout_seconds`` applies.
+        """
         connection = await self.pool.connection(cluster, username, reason=reason)
         budget = self.budgets.get(cluster.id)
         if budget is None:
