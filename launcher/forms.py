@@ -73,8 +73,12 @@ class LaunchForm(forms.Form):
                 field = _choice([*((path, path.rsplit("/", 1)[-1]) for path in images), ("path", _("Type a path…"))])
                 extra["image_path"] = _text(_("Path of the image"), placeholder="/home/…/my-image.sif")
             case "queue":
-                field = _choice([(queue.name, _queue_label(queue.label or queue.name, queue.max_hours))
-                                 for queue in self.cluster.queues])
+                field = _choice(
+                    [
+                        (queue.name, _queue_label(queue.label or queue.name, queue.max_hours))
+                        for queue in self.cluster.queues
+                    ]
+                )
             case "cores":
                 field = _number(bounds.min_cores, bounds.max_cores, 1)
             case "gpus":

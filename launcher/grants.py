@@ -47,9 +47,7 @@ def create_entry_code(*, session: InteractiveSession, user: User, web_session_ke
         if locked.connected_at is None:
             locked.connected_at = now()
             locked.save(update_fields=["connected_at"])
-        record(
-            events.SessionConnected(via="browser"), actor=user.username, address=address, session_id=session.pk
-        )
+        record(events.SessionConnected(via="browser"), actor=user.username, address=address, session_id=session.pk)
     return code
 
 
@@ -78,7 +76,7 @@ def redeem_entry_code(*, label: str, code: str) -> GrantIssued | None:
 def revoke_web_session(*, user: User, web_session_key: str) -> None:
     """Sign-out: every notebook that was entered from this portal session is closed."""
     with transaction.atomic():
-        AccessGrant.objects.filter(
-            web_session_digest=sealing.digest(web_session_key), revoked_at__isnull=True
-        ).update(revoked_at=now())
+        AccessGrant.objects.filter(web_session_digest=sealing.digest(web_session_key), revoked_at__isnull=True).update(
+            revoked_at=now()
+        )
         dispatch.drop_access(user_id=user.pk)

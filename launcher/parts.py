@@ -72,4 +72,14 @@ def hands() -> Hands:
     return Hands(new_pool())
 
 
-__all__ = ["apps", "clusters", "credential_of", "forget", "hands", "hands_loop", "keep_scheduler", "new_pool", "scheduler_of"]
+__all__ = [
+    "apps",
+    "clusters",
+    "credential_of",
+    "forget",
+    "hands",
+    "hands_loop",
+    "keep_scheduler",
+    "new_pool",
+    "scheduler_of",
+]

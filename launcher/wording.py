@@ -89,8 +89,9 @@ def waiting_sentence(session: InteractiveSession) -> str:
         "waiting.nodes_busy": _("All suitable computers are busy. It starts by itself as soon as one is free."),
         "waiting.user_limit": _("You have reached the number of jobs that may run at the same time."),
         "waiting.queue_stopped": _("The queue is stopped at the moment. The administrators will open it again."),
-        "waiting.never": _("This can never start: no computer of this queue has what you asked for. "
-                           "Stop it and ask for less."),
+        "waiting.never": _(
+            "This can never start: no computer of this queue has what you asked for. Stop it and ask for less."
+        ),
         "waiting.priority": _("Others are before you in the queue. It starts by itself when it is its turn."),
         "waiting.project_limit": _("Your group has reached the number of jobs that may run at the same time."),
         "waiting.queue_limit": _("This queue runs as many jobs as it may. It starts by itself when one has ended."),
@@ -122,9 +123,7 @@ def _end(session: InteractiveSession) -> tuple[str, str]:
         found = sentences["ended.failed"]
     params: dict[str, object] = dict(session.end_params)
     subject = params.get("subject") or params.get("module") or params.get("path") or ""
-    values = _Blank(
-        {"by": session.stop_requested_by, "exit_status": session.exit_status, **params, "subject": subject}
-    )
+    values = _Blank({"by": session.stop_requested_by, "exit_status": session.exit_status, **params, "subject": subject})
     return found[0] % values, found[1] % values
 
 
@@ -156,7 +155,10 @@ def end_sentences() -> dict[str, tuple[str, str]]:
             _("Launch again with more memory."),
         ),
         f"ended.{EndReason.FAILED}": (_("Something inside the session failed."), see_log),
-        f"ended.{EndReason.NODE_FAILED}": (_("The computer it ran on failed."), _("Launch again; it will get another one.")),
+        f"ended.{EndReason.NODE_FAILED}": (
+            _("The computer it ran on failed."),
+            _("Launch again; it will get another one."),
+        ),
         f"ended.{EndReason.LOST}": (
             _("The cluster does not know this session any more."),
             _("Launch again. If it happens often, tell the administrators."),
@@ -324,8 +326,7 @@ def refusal_sentence(code: str, params: Mapping[str, object]) -> str:
         ),
         "launch.invalid": _("Some values need another look. Nothing has been sent to the cluster."),
         "launch.cluster_away": _(
-            "The cluster does not answer, so your choices could not be checked. "
-            "Nothing is lost: try again in a moment."
+            "The cluster does not answer, so your choices could not be checked. Nothing is lost: try again in a moment."
         ),
         "app.unknown": _("There is no such app."),
     }.get(code, _("This is not possible right now.")) % _Blank(params)

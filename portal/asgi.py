@@ -26,9 +26,7 @@ from portal.front import Front
 _pages = ProtocolTypeRouter(
     {
         "http": get_asgi_application(),
-        "websocket": OriginValidator(
-            AuthMiddlewareStack(URLRouter(websocket_urlpatterns)), [settings.CONF.portal_url]
-        ),
+        "websocket": OriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)), [settings.CONF.portal_url]),
     }
 )
 

@@ -30,9 +30,7 @@ def _private(path: Path) -> bool:
 class Conf(BaseSettings):
     """What an administrator can set. Each attribute is read from ``PORTAL_`` plus its name in capitals."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="PORTAL_", env_file=PROJECT / ".env", extra="ignore", frozen=True
-    )
+    model_config = SettingsConfigDict(env_prefix="PORTAL_", env_file=PROJECT / ".env", extra="ignore", frozen=True)
 
     secret_key: SecretStr
     """Signs cookies. At least 32 characters, random."""

@@ -127,9 +127,7 @@ def _refusal(_request: HttpRequest, error: ApiError) -> JsonResponse:
 
 def _unforeseen(request: HttpRequest, error: Exception) -> JsonResponse:
     log.error("api_failed", method=request.method, path=request.path, exc_info=error)
-    return problem(
-        500, "internal", _("Something went wrong in the portal. It has been noted. Try again later.")
-    )
+    return problem(500, "internal", _("Something went wrong in the portal. It has been noted. Try again later."))
 
 
 def _unauthenticated(_request: HttpRequest, _error: AuthenticationError) -> JsonResponse:
@@ -145,9 +143,7 @@ def _http_error(_request: HttpRequest, error: HttpError) -> JsonResponse:
     """The framework's own refusals: a body that cannot be read, and a request forged in a browser."""
     if error.status_code == 403:
         return problem(403, "csrf", _("Send the X-CSRFToken header, or use a personal token."))
-    return problem(
-        error.status_code, "body.unreadable", _("The body is no JSON that the portal understands.")
-    )
+    return problem(error.status_code, "body.unreadable", _("The body is no JSON that the portal understands."))
 
 
 def _invalid(_request: HttpRequest, error: ValidationError) -> JsonResponse:
@@ -159,9 +155,7 @@ def _invalid(_request: HttpRequest, error: ValidationError) -> JsonResponse:
         }
         for entry in error.errors
     ]
-    return problem(
-        422, "request.invalid", _("Some values need another look. Nothing was done."), fields=fields
-    )
+    return problem(422, "request.invalid", _("Some values need another look. Nothing was done."), fields=fields)
 
 
 def _sentence(kind: str) -> str:

@@ -99,9 +99,7 @@ def list_sessions(
     },
     summary="Launch a session",
 )
-def launch_session(
-    request: HttpRequest, response: HttpResponse, body: schemas.LaunchIn
-) -> Status[schemas.SessionOut]:
+def launch_session(request: HttpRequest, response: HttpResponse, body: schemas.LaunchIn) -> Status[schemas.SessionOut]:
     """The same checks as the form's. 409 with the session that is in the way when the limit is reached."""
     user = writer_of(request)
     session = launch(user=user, app_id=body.app, raw=body.values, address=address_of(request))
@@ -115,17 +113,13 @@ def show_session(request: HttpRequest, session_id: str) -> schemas.SessionOut:
     return schemas.session_out(_visible(request, caller_of(request).user, session_id))
 
 
-@api.delete(
-    "/sessions/{session_id}", response={202: schemas.SessionOut, **REFUSALS}, summary="Stop a session"
-)
+@api.delete("/sessions/{session_id}", response={202: schemas.SessionOut, **REFUSALS}, summary="Stop a session")
 def delete_session(request: HttpRequest, session_id: str) -> Status[schemas.SessionOut]:
     """Ask for the session's end. It has ended when its state says so; its record stays."""
     return _stop(request, session_id)
 
 
-@api.post(
-    "/sessions/{session_id}/stop", response={202: schemas.SessionOut, **REFUSALS}, summary="Stop a session"
-)
+@api.post("/sessions/{session_id}/stop", response={202: schemas.SessionOut, **REFUSALS}, summary="Stop a session")
 def stop_session(request: HttpRequest, session_id: str) -> Status[schemas.SessionOut]:
     """The same as DELETE, for clients that have no DELETE."""
     return _stop(request, session_id)
@@ -155,9 +149,7 @@ def launch_refused(request: HttpRequest, refused: Exception) -> JsonResponse:
     ]
     if refused.code == "app.unknown":
         fields = [{"field": "app", "code": refused.code, "message": message}]
-    return problem(
-        503 if refused.code == "launch.cluster_away" else 422, refused.code, message, fields=fields
-    )
+    return problem(503 if refused.code == "launch.cluster_away" else 422, refused.code, message, fields=fields)
 
 
 def _stop(request: HttpRequest, session_id: str) -> Status[schemas.SessionOut]:

@@ -149,9 +149,7 @@ class LimitProblem(Problem):
 
 def app_out(app: App) -> AppOut:
     """The app, in the reader's language."""
-    return AppOut(
-        id=app.id, name=wording.translated(app.name), description=wording.translated(app.description)
-    )
+    return AppOut(id=app.id, name=wording.translated(app.name), description=wording.translated(app.description))
 
 
 def app_detail(app: App, cluster: Cluster) -> AppDetail:

@@ -66,9 +66,7 @@ def submit(session_id: str) -> None:
         if outcome is None:
             _end_without_job(claim)
         else:
-            services.record_submitted(
-                claim, job_id=outcome.job_id, folder=outcome.folder, adopted=outcome.adopted
-            )
+            services.record_submitted(claim, job_id=outcome.job_id, folder=outcome.folder, adopted=outcome.adopted)
 
 
 def _end_without_job(claim: services.Claim) -> None:

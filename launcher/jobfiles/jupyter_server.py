@@ -54,8 +54,7 @@ def running_app():
 def is_classic(app):
     """Whether ``app`` is the classic notebook server, up to release 6, or something built on it."""
     return any(
-        kind.__name__ == "NotebookApp" and kind.__module__ == "notebook.notebookapp" for kind in
-        type(app).__mro__
+        kind.__name__ == "NotebookApp" and kind.__module__ == "notebook.notebookapp" for kind in type(app).__mro__
     )
 
 

@@ -4,15 +4,14 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('launcher', '0001_initial'),
+        ("launcher", "0001_initial"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='interactivesession',
-            name='folder_removed_at',
+            model_name="interactivesession",
+            name="folder_removed_at",
             field=models.DateTimeField(blank=True, null=True),
         ),
     ]

@@ -1,12 +1,12 @@
 """What can go wrong between the portal and a login host.
 
-    SSHError
-    ├── Unreachable        no connection could be made, or it broke (transient)
-    ├── TimedOut           connected, but no answer in time (transient)
-    ├── LoginRefused       the login host does not accept this credential
-    ├── HostKeyChanged     the login host shows a key that the clusters file does not name: stop, tell an administrator
-    ├── TunnelRefused      the login host could not open a channel to the execution host (transient)
-    └── RemoteFileError    a file operation failed; ``code`` says how (missing, denied, full, not a folder…)
+SSHError
+├── Unreachable        no connection could be made, or it broke (transient)
+├── TimedOut           connected, but no answer in time (transient)
+├── LoginRefused       the login host does not accept this credential
+├── HostKeyChanged     the login host shows a key that the clusters file does not name: stop, tell an administrator
+├── TunnelRefused      the login host could not open a channel to the execution host (transient)
+└── RemoteFileError    a file operation failed; ``code`` says how (missing, denied, full, not a folder…)
 """
 
 from __future__ import annotations

@@ -43,9 +43,7 @@ def sign_in(*, username: str, password: str, address: str) -> User:
     if not policy.may_sign_in(settings.CONF, identity.groups):
         raise _refused(username, address, way=way, cause="policy", code="sign_in.not_allowed")
     with transaction.atomic():
-        user, _ = User.objects.select_for_update().get_or_create(
-            username=identity.username, defaults={"password": "!"}
-        )
+        user, _ = User.objects.select_for_update().get_or_create(username=identity.username, defaults={"password": "!"})
         if user.is_active:
             user.groups_on_cluster = list(identity.groups)
             user.display_name = identity.display_name or user.display_name

@@ -145,9 +145,7 @@ def test_the_container_app_becomes_ready(demo_cluster: RunningCluster, alice: Us
     drive(session, SessionState.READY)
 
 
-def test_while_the_scheduler_is_down_a_launch_is_kept_and_sent_later(
-    demo_cluster: RunningCluster, alice: User
-) -> None:
+def test_while_the_scheduler_is_down_a_launch_is_kept_and_sent_later(demo_cluster: RunningCluster, alice: User) -> None:
     demo_cluster.fault("scheduler", "down")
     session = launch(user=alice, app_id="jupyter", raw=RAW, address="")
     submit(session.id)
@@ -170,9 +168,7 @@ def test_a_lost_answer_of_qsub_leads_to_one_job_that_is_adopted(demo_cluster: Ru
     assert session.submit_attempts == 2
 
 
-def test_a_full_home_ends_the_session_with_words_and_without_a_job(
-    demo_cluster: RunningCluster, alice: User
-) -> None:
+def test_a_full_home_ends_the_session_with_words_and_without_a_job(demo_cluster: RunningCluster, alice: User) -> None:
     demo_cluster.fault("home_full", "alice")
     session = launch(user=alice, app_id="jupyter", raw=RAW, address="")
     submit(session.id)

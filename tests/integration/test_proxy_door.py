@@ -106,7 +106,9 @@ async def test_our_own_paths_never_reach_the_server(portal: Portal) -> None:
 async def test_a_stranger_who_opens_a_page_is_sent_to_the_portal(portal: Portal) -> None:
     answer = await portal.ask("GET", "/lab", PAGE, cookie="")
     assert answer.status == 302
-    assert answer.values(b"location") == [f"http://localhost:{portal.port}/sessions/by-address/{LABEL}/?next=%2Flab".encode()]
+    assert answer.values(b"location") == [
+        f"http://localhost:{portal.port}/sessions/by-address/{LABEL}/?next=%2Flab".encode()
+    ]
 
 
 async def test_an_address_that_does_not_exist_looks_like_one_that_does(portal: Portal) -> None:

@@ -94,9 +94,7 @@ def test_token_is_its_owners(alice: User) -> None:
     assert found.user == alice
 
 
-@pytest.mark.parametrize(
-    "text", ["", "fbp_", "nonsense", "fbp_" + "A" * 43, "x" * 1_000_000, "fbp_\udcff", "fbp_分析"]
-)
+@pytest.mark.parametrize("text", ["", "fbp_", "nonsense", "fbp_" + "A" * 43, "x" * 1_000_000, "fbp_\udcff", "fbp_分析"])
 def test_what_is_no_token_is_nobody(alice: User, text: str) -> None:
     make(alice)
     assert authenticate_token(text) is None
@@ -154,9 +152,7 @@ def test_nobody_withdraws_the_token_of_another(alice: User) -> None:
     assert authenticate_token(text) == token
 
 
-def test_use_is_noted_at_most_once_a_minute(
-    alice: User, django_assert_num_queries: DjangoAssertNumQueries
-) -> None:
+def test_use_is_noted_at_most_once_a_minute(alice: User, django_assert_num_queries: DjangoAssertNumQueries) -> None:
     token, text = make(alice)
     authenticate_token(text)
     token.refresh_from_db()

@@ -39,10 +39,7 @@ def test_hash_is_that_of_the_documented_text() -> None:
     """Anybody can compute it: this is the format, written out."""
     text = (
         '{"actor":"alice","address":"192.0.2.7","at":"2026-11-23T08:30:15.000007Z","data":{"job_id":"7.pbs01"},'
-        '"name":"session.submitted","previous_hash":"'
-        + "0"
-        * 64
-        + '","sequence":1,"session_id":"abcdefghjkmn",'
+        '"name":"session.submitted","previous_hash":"' + "0" * 64 + '","sequence":1,"session_id":"abcdefghjkmn",'
         '"version":1}'
     )
     assert link().hash == hashlib.sha256(text.encode()).hexdigest()
@@ -116,11 +113,7 @@ def test_csv_has_no_formulas(actor: str) -> None:
     assert f",'{actor}," in csv_lines([link(actor=actor)]).replace('"', "")
 
 
-@given(
-    st.dictionaries(
-        st.text(), st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-    )
-)
+@given(st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()))
 def test_canonical_text_gives_the_same_value_back(data: dict[str, object]) -> None:
     finite = {k: v for k, v in data.items() if not isinstance(v, float) or abs(v) != float("inf")}
     assert json.loads(chain.canonical(finite)) == finite

@@ -178,9 +178,7 @@ def test_export_is_streamed_in_pieces(admin: User, monkeypatch: pytest.MonkeyPat
     assert [json.loads(line)["sequence"] for line in text.splitlines()] == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize(
-    "query", ["format=xlsx", "format=csv&since=yesterday", "format=csv&name=no.such_event"]
-)
+@pytest.mark.parametrize("query", ["format=xlsx", "format=csv&since=yesterday", "format=csv&name=no.such_event"])
 def test_senseless_export_is_refused_and_no_event(admin: User, query: str) -> None:
     record_some(1)
     response, _ = download(admin, query)
@@ -188,9 +186,7 @@ def test_senseless_export_is_refused_and_no_event(admin: User, query: str) -> No
     assert not AuditEvent.objects.filter(name="audit.exported").exists()
 
 
-def test_page_costs_the_same_at_the_end_of_a_long_log(
-    as_admin: Client, django_assert_max_num_queries: Any
-) -> None:
+def test_page_costs_the_same_at_the_end_of_a_long_log(as_admin: Client, django_assert_max_num_queries: Any) -> None:
     record_some(120)
     with django_assert_max_num_queries(6):
         as_admin.get("/audit/?before=70")

@@ -48,7 +48,9 @@ def ended(code: str, **values: object) -> InteractiveSession:
     )
 
 
-@pytest.mark.parametrize("code", sorted(literals(r"ended\.[a-z_]+") | {f"ended.{code.word}" for code in joblog.ExitCode}))
+@pytest.mark.parametrize(
+    "code", sorted(literals(r"ended\.[a-z_]+") | {f"ended.{code.word}" for code in joblog.ExitCode})
+)
 def test_every_ending_has_a_sentence(code: str) -> None:
     assert code in wording.end_sentences()
 
