@@ -1,6 +1,7 @@
 """Fixtures for all tests.
 
 valkey            a real Valkey server on a Unix socket, one for the whole run; emptied before each test
+user_ca           the public half of the portal's CA key, for a login host to trust
 demo_cluster      a running demo cluster (real SSH, a small PBS, real processes) and its clusters file
 alice, bob, admin portal users with accounts on the demo cluster
 as_alice, as_bob, as_admin   Django test clients signed in as them
@@ -85,11 +86,12 @@ class RunningCluster:
             "listen_address": "127.0.0.1",
             "image_folders": [str(self.demo.image_folder)],
             "modules": ["anaconda/5.3.0"],
+            "commands_per_second": 100,
             "poll_fast_seconds": 1,
             "poll_slow_seconds": 5,
             "is_demonstration": True,
         } | changes
-        lines = [f"{key} = {_toml(value)}" for key, value in values.items()]
+        lines = [f"{key} = {toml_value(value)}" for key, value in values.items()]
         queue = 'name = "workq"\nlabel = "Work"\nmax_cores = 4\nmax_memory = "8gb"\nmax_hours = 8\n'
         return "[clusters.demo]\n" + "\n".join(lines) + f"\n\n[[clusters.demo.queues]]\n{queue}"
 
@@ -101,21 +103,27 @@ class RunningCluster:
         self._loop.close()
 
 
-def _toml(value: object) -> str:
+def toml_value(value: object) -> str:
+    """A value as TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 @pytest.fixture(scope="session")
-def _running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+def user_ca() -> Path:
+    """The public key of the portal's CA, which login hosts trust."""
     from launcher.ssh.ca import create_user_ca
 
-    ca = FOLDER / "ssh_user_ca"
-    create_user_ca(ca)
-    cluster = RunningCluster(FOLDER / "cluster", ca.with_name("ssh_user_ca.pub"))
+    create_user_ca(FOLDER / "ssh_user_ca")
+    return FOLDER / "ssh_user_ca.pub"
+
+
+@pytest.fixture(scope="session")
+def _running_cluster(user_ca: Path) -> Iterator[RunningCluster]:
+    cluster = RunningCluster(FOLDER / "cluster", user_ca)
     (FOLDER / "clusters.toml").write_text(cluster.toml(), encoding="utf-8")
     yield cluster
     parts.hands_loop().run(parts.hands().pool.aclose(), 10)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from launcher import selectors, services
-from launcher.flows.cancel import cancel
 from launcher.flows.launch import launch
 from launcher.flows.poll import poll
 from launcher.flows.submit import submit
@@ -13,34 +12,13 @@ from launcher.models import InteractiveSession
 from launcher.services import LaunchRefused
 from launcher.states import SessionState
 from portal.accounts.models import User
-from portal.audit.models import AuditEvent
 from portal.audit.selectors import verify
-from tests.conftest import RunningCluster, wait_for
+from tests.conftest import RunningCluster
+from tests.story import drive, events_of
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.integration]
 
 RAW: dict[str, object] = {"cores": "1", "memory": "1 GB", "hours": "1", "title": "Trial"}
-
-
-def drive(session: InteractiveSession, state: SessionState, *, seconds: float = 30) -> InteractiveSession:
-    """Do what the workers do until the session has this state."""
-
-    def one_round() -> bool:
-        session.refresh_from_db()
-        if session.state == SessionState.SUBMITTING:
-            submit(session.id)
-        if session.state == SessionState.STOPPING:
-            cancel(session.id)
-        poll(session.cluster)
-        session.refresh_from_db()
-        return session.state == state
-
-    wait_for(one_round, seconds=seconds, what=lambda: f"{session} to become {state}; log: {session.log_tail[-500:]}")
-    return session
-
-
-def events_of(session: InteractiveSession) -> list[str]:
-    return list(AuditEvent.objects.filter(session_id=session.id).order_by("sequence").values_list("name", flat=True))
 
 
 def test_a_session_goes_from_launch_to_ready_to_its_end_with_every_step_audited(
