@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import redis
 import structlog
 from channels.layers import get_channel_layer
 from django.core.cache import cache
 from django.db import transaction
 
+from launcher import revocation
 from launcher.models import InteractiveSession
 from launcher.ssh.loop import hands_loop
 
 log = structlog.get_logger(__name__)
-
-PROXY_GROUP = "proxy"
-"""Every web process listens here for access that was taken away."""
 
 WATCHERS_GROUP = "watchers"
 """Open pages of administrators and auditors."""
@@ -77,8 +76,14 @@ def tell_browsers(session: InteractiveSession) -> None:
 
 def drop_access(*, session_id: str = "", user_id: int | None = None) -> None:
     """Tell every web process to forget what it cached of this session or person, and to close their open sockets."""
-    message = {"type": "access.dropped", "session_id": session_id, "user_id": user_id}
-    transaction.on_commit(lambda: _broadcast([PROXY_GROUP], message))
+    transaction.on_commit(lambda: _publish(revocation.AccessDropped(session_id=session_id, user_id=user_id)))
+
+
+def _publish(news: revocation.AccessDropped) -> None:
+    try:
+        revocation.publish(news)
+    except redis.RedisError as error:  # access is re-checked every few seconds: the news may be lost
+        log.warning("access_news_lost", error=str(error))
 
 
 def _broadcast(groups: list[str], message: Mapping[str, object]) -> None:

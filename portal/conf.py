@@ -53,7 +53,7 @@ class Conf(BaseSettings):
     """The portal's address as browsers see it, for example ``https://notebooks.example.org``.
     Empty: ``http://localhost:<port>``."""
     sessions_domain: str = "localhost"
-    """Each session is served at ``<random>.<sessions_domain>``; needs a wildcard DNS entry, except for ``localhost``."""
+    """Each session is served at ``<random>.<sessions_domain>``, which needs wildcard DNS, except for ``localhost``."""
     session_address: Literal["origin", "path"] = "origin"
     """``origin``: an own host name per session. ``path``: below ``/s/`` on the portal's own host, for sites without
     wildcard DNS; notebook pages then share the portal's origin."""

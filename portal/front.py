@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 import structlog
-from channels.layers import get_channel_layer
 
-from launcher.dispatch import PROXY_GROUP
+from launcher import revocation
 
 log = structlog.get_logger(__name__)
 
@@ -17,10 +16,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-REJOIN_SECONDS = 3600
-"""The channel layer forgets a member after a day; join again well before."""
-
 
 class SessionHosts(Protocol):
     """The proxy, as the front knows it."""
@@ -73,22 +68,9 @@ class Front:
         """Hear of access that was taken away. When Valkey is away, try again: cached access also runs out by itself."""
         while True:
             try:
-                await self._hear()
+                async for news in revocation.listen():
+                    self._proxy.drop(session_id=news.session_id, user_id=news.user_id)
             except Exception as error:
                 log.warning("access_news_interrupted", error=str(error))
                 self._proxy.drop()  # news may have been missed
                 await asyncio.sleep(1)
-
-    async def _hear(self) -> None:
-        layer = get_channel_layer()
-        # No prefix of its own: the layer waits for one prefix at a time, up to 5 s, and pages listen under the default.
-        channel = await layer.new_channel()
-        await layer.group_add(PROXY_GROUP, channel)
-        while True:
-            try:
-                message = await asyncio.wait_for(layer.receive(channel), REJOIN_SECONDS)
-            except TimeoutError:
-                await layer.group_add(PROXY_GROUP, channel)
-                continue
-            if message.get("type") == "access.dropped":
-                self._proxy.drop(session_id=message.get("session_id", ""), user_id=message.get("user_id"))
