@@ -37,7 +37,7 @@ class Answer:
 
 def refused(command: str, error: PBSError, usage: str) -> Answer:
     """The answer to a command line that fails as a whole."""
-    text = f"{command}: {error.message}\n"
+    text = f"{error.preface}{command}: {error.message}\n"
     if isinstance(error, UsageError):
         text += usage
     return Answer(error.exit_code, stderr=encoded(text))

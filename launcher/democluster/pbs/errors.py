@@ -18,12 +18,15 @@ USAGE = 2
 
 
 class PBSError(Exception):
-    """A command or one of its operands is refused. ``message`` stands after "<command>: " on stderr."""
+    """A command or one of its operands is refused. ``message`` stands after "<command>: " on stderr, ``preface`` on a
+    line before it.
+    """
 
-    def __init__(self, exit_code: int, message: str) -> None:
+    def __init__(self, exit_code: int, message: str, *, preface: str = "") -> None:
         super().__init__(message)
         self.exit_code = exit_code
         self.message = message
+        self.preface = preface
 
 
 class UsageError(PBSError):

@@ -164,8 +164,9 @@ def _request(call: Call, scheduler: Scheduler, line: Parsed, script: bytes, name
 def _queue_name(destination: str, scheduler: Scheduler) -> str:
     name, _, server = destination.partition("@")
     if server and server != SERVER_NAME:
-        # PBS cuts the name; the first line comes without the command's name.
-        raise PBSError(160, f"cannot connect to server {server[:7]} (errno=15008)")
+        # PBS cuts the name.
+        message = f"cannot connect to server {server[:7]} (errno=15008)"
+        raise PBSError(160, message, preface="Unknown Host.\n")
     return name or scheduler.settings.default_queue
 
 

@@ -34,7 +34,7 @@ def check_name(name: str) -> list[str]:
     if not _NAME.fullmatch(name):
         return ["illegal -N value"]
     if len(name) > _LONGEST_NAME:
-        raise PBSError(2, "Job name is too long")
+        raise PBSError(2, "Job name is too long ")
     return []
 
 

@@ -53,6 +53,7 @@ class Scheduler:
         self._runners: dict[int, Runner] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._pass: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.TimerHandle | None = None
         self._ended: dict[int, asyncio.Event] = {}
         self._out_of_time: set[int] = set()
 
@@ -63,8 +64,9 @@ class Scheduler:
 
     async def stop(self) -> None:
         """Kill every job and wait until its processes are gone."""
-        if self._pass:
-            self._pass.cancel()
+        for timer in (self._pass, self._alarm):
+            if timer:
+                timer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -93,6 +95,8 @@ class Scheduler:
 
     def _look(self) -> None:
         self._pass = None
+        if self._alarm:
+            self._alarm.cancel()
         now = time.time()
         self.nodes.set_down(self.faults.nodes_down)
         running = [job for job in self.jobs.values() if job.is_active]
@@ -111,7 +115,8 @@ class Scheduler:
                     self._begin(job, placement)
                     running.append(job)
         if later:
-            self._pass = asyncio.get_running_loop().call_later(min(*later, 60.0), self._look)
+            # Not a pass of its own: that would keep a change from being seen until then.
+            self._alarm = asyncio.get_running_loop().call_later(min(*later, 3600.0), self.wake)
 
     def _may_start(self, job: Job, running: Iterable[Job]) -> Placement | Refusal:
         queue = self.settings.queue(job.request.queue)

@@ -138,7 +138,7 @@ def node_table(states: Iterable[NodeState]) -> str:
         node, jobs = state.node, ",".join(job_id.partition(".")[0] for job_id in state.jobs)
         rows += (
             f"{node.name[:15]:<15} {state.state:<15} {len(state.jobs):>6} {len(state.jobs):>5} {0:>6} "
-            f"{f'{memory // 2**20}gb/{node.memory_mib // 1024}gb':>12} {f'{cores}/{node.cores}':>7} "
+            f"{f'{-(-memory // 2**20)}gb/{-(-node.memory_mib // 1024)}gb':>12} {f'{cores}/{node.cores}':>7} "
             f"{'0/0':>7} {f'{gpus}/{node.gpus}':>7} {jobs or '--'}\n"
         )
     return _NODE_HEAD + rows
