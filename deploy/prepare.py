@@ -1,7 +1,8 @@
 """Makes what a first ``docker compose up`` needs: keys, the database's password, and the way to the demo cluster.
 
 Runs once before everything else, as the portal's account, and changes nothing that is there. Each volume holds what
-one kind of container may know: ``/keys`` the portal, ``/database-keys`` PostgreSQL, ``/config`` everybody.
+one kind of container may know: ``/keys`` the portal, ``/database-keys`` PostgreSQL, ``/valkey-keys`` Valkey, ``/config``
+everybody.
 """
 
 from __future__ import annotations
@@ -14,10 +15,23 @@ from pathlib import Path
 from launcher.demo.clusters_file import clusters_text
 from launcher.democluster import hostkey
 from launcher.democluster.settings import DemoSettings
-from launcher.keys import ENCRYPTION_KEY, USER_CA, make_keys, make_secret
+from launcher.keys import USER_CA, make_keys, make_secret
 
-KEYS, DATABASE_KEYS, CONFIG, CLUSTER = Path("/keys"), Path("/database-keys"), Path("/config"), Path("/cluster")
+KEYS, DATABASE_KEYS, VALKEY_KEYS = Path("/keys"), Path("/database-keys"), Path("/valkey-keys")
+CONFIG, CLUSTER = Path("/config"), Path("/cluster")
 CLUSTER_PORT = 2222
+VALKEY = """# Written once by deploy/prepare.py. A queue and a cache: nothing in it is kept on disk.
+requirepass {password}
+save ""
+appendonly no
+dir /tmp
+"""
+
+
+def _password(path: Path) -> str:
+    """The password in this file, made if it is missing."""
+    make_secret(path, lambda: secrets.token_hex(24))
+    return path.read_text().strip()
 
 
 def main() -> None:
@@ -25,9 +39,12 @@ def main() -> None:
     made = make_keys(KEYS)
     secret_key = (KEYS / "secret.key").read_text().strip()
     make_secret(KEYS / "PORTAL_SECRET_KEY", lambda: secret_key)
-    make_secret(DATABASE_KEYS / "password", lambda: secrets.token_hex(24))
-    password = (DATABASE_KEYS / "password").read_text().strip()
-    make_secret(KEYS / "PORTAL_DATABASE_URL", lambda: f"postgresql://footbridge:{password}@postgres/footbridge")
+    database_password = _password(DATABASE_KEYS / "password")
+    database_url = f"postgresql://footbridge:{database_password}@postgres/footbridge"
+    make_secret(KEYS / "PORTAL_DATABASE_URL", lambda: database_url)
+    valkey_password = _password(VALKEY_KEYS / "password")
+    make_secret(VALKEY_KEYS / "valkey.conf", lambda: VALKEY.format(password=valkey_password))
+    make_secret(KEYS / "PORTAL_VALKEY_URL", lambda: f"redis://:{valkey_password}@valkey:6379/0")
 
     settings = DemoSettings(root=CLUSTER, port=CLUSTER_PORT)
     (CLUSTER / "etc").mkdir(exist_ok=True)
@@ -35,7 +52,7 @@ def main() -> None:
     text = clusters_text(settings, host="cluster", port=CLUSTER_PORT, host_key=host_key)
     (CONFIG / "clusters.toml").write_text(text, encoding="utf-8")
     shutil.copyfile(KEYS / f"{USER_CA}.pub", CONFIG / f"{USER_CA}.pub")
-    sys.stdout.write(f"Ready; made {', '.join(made) or 'nothing new'}. Encryption: {KEYS / ENCRYPTION_KEY}\n")
+    sys.stdout.write(f"Ready; made {', '.join(made) or 'nothing new'}.\n")
 
 
 if __name__ == "__main__":
