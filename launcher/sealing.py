@@ -5,8 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 
-from cryptography.fernet import Fernet, MultiFernet
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
+
+from portal.errors import FootbridgeError
+
+
+class NoKeyFits(FootbridgeError):
+    """A secret that none of the present keys opens: the key it was sealed with has been taken away."""
+
+    code = "secret.no_key"
 
 
 @functools.cache
@@ -20,8 +28,11 @@ def seal(text: str) -> bytes:
 
 
 def unseal(sealed: bytes | memoryview) -> str:
-    """The text again. Raises cryptography.fernet.InvalidToken when no key fits."""
-    return _fernet().decrypt(bytes(sealed)).decode()
+    """The text again. Raises NoKeyFits."""
+    try:
+        return _fernet().decrypt(bytes(sealed)).decode()
+    except InvalidToken:
+        raise NoKeyFits from None
 
 
 def digest(text: str) -> str:

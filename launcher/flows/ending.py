@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,11 +16,14 @@ from launcher.parts import hands
 from launcher.schedulers.base import JobStatus
 from launcher.schedulers.endings import Ending, ending
 from launcher.ssh.errors import SSHError
+from launcher.ssh.files import RemoteFiles
 from launcher.states import EndReason
 
 log = structlog.get_logger(__name__)
 
 TAIL_BYTES = 16 * 1024
+READ_SECONDS = 30
+"""A home that hangs does not keep a session whose job has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,12 @@ async def find_ending(cluster: Cluster, session: InteractiveSession, status: Job
     tail = ""
     if session.folder:
         try:
-            async with hands().files(cluster, session.username) as files:
+            async with asyncio.timeout(READ_SECONDS), hands().files(cluster, session.username) as files:
                 tail = await _tail(files, f"{session.folder}/{LOG_NAME}")
                 tail += await _tail(files, f"{session.folder}/job.out")  # where the scheduler itself writes
                 await files.replace(f"{session.folder}/{SECRET_NAME}", b"", 0o600)
-        except SSHError as error:
-            log.info("log_not_read", session=session.id, code=error.code, detail=error.detail)
+        except Exception as error:  # whatever it is: the job has ended, and so must its session
+            log.warning("log_not_read", session=session.id, error=repr(error))
     stopped_by = EndReason(session.stop_reason) if session.stop_reason else None
     found = (None if stopped_by else said_by_script(status, tail)) or ending(
         status, tail, stopped_by=stopped_by, stop_code=session.end_code
@@ -62,9 +66,9 @@ def said_by_script(status: JobStatus | None, tail: str) -> Ending | None:
     return Ending(EndReason.FAILED, f"ended.{said.word}", {"subject": said.subject[:200]})
 
 
-async def _tail(files: object, path: str) -> str:
+async def _tail(files: RemoteFiles, path: str) -> str:
     try:
-        tail = await files.read_tail(path, TAIL_BYTES)  # type: ignore[attr-defined]
+        tail = await files.read_tail(path, TAIL_BYTES)
     except SSHError:
         return ""
-    return str(tail.data.decode("utf-8", errors="replace"))
+    return tail.data.decode("utf-8", errors="replace")

@@ -2,12 +2,13 @@
 
 One status command per account and batch: per operator where the site lets one account see all jobs, else per user.
 All waiting happens on the loop thread, for all sessions side by side; the database is written afterwards, here.
+Whatever goes wrong about one session or one account, and however long it takes, the others get their answers.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -15,7 +16,6 @@ from django.core.cache import cache
 
 from launcher import dispatch, services
 from launcher.clusters import Cluster
-from launcher.connection import Connection
 from launcher.flows.ask import ask
 from launcher.flows.ending import EndingFound, find_ending
 from launcher.flows.start import Started, look_for_server
@@ -26,6 +26,7 @@ from launcher.schedulers.base import JobState, JobStatus, StatusReport
 from launcher.states import LIVE_STATES, SessionState
 from portal.clock import now
 from portal.errors import FootbridgeError
+from portal.ids import random_name
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +34,9 @@ BATCH = 200
 """Job ids per status command; 200 ids of 40 characters stay far below the limit of a command line."""
 
 ROUND_SECONDS = 120
+"""After that long the round ends with what it has learned."""
+FOLLOW_UP_SECONDS = 30
+"""A look into one session's folder takes no longer."""
 SIDE_BY_SIDE = 8
 """Accounts that are asked at the same time."""
 
@@ -50,20 +54,22 @@ class Round:
 
 def poll(cluster_id: str) -> None:
     """One round, unless another worker is at it."""
-    lock = f"poll:lock:{cluster_id}"
-    if not cache.add(lock, 1, ROUND_SECONDS + 30):
+    lock, mark = f"poll:lock:{cluster_id}", random_name(16)
+    if not cache.add(lock, mark, ROUND_SECONDS + 60):
         return
     try:
         cluster = clusters()[cluster_id]
         dispatch.poll_again_in(cluster_id, cluster.poll_slow_seconds)
-        live = list(InteractiveSession.objects.filter(cluster=cluster_id, state__in=LIVE_STATES))
+        # in any order: those at the end of a round that is cut short shall not be the same every time
+        live = list(InteractiveSession.objects.filter(cluster=cluster_id, state__in=LIVE_STATES).order_by("?"))
         _take_up_what_was_dropped(cluster, live)
         with_job = [session for session in live if session.job_id]
         if with_job:
-            _apply(cluster, with_job, hands_loop().run(_ask(cluster, with_job), ROUND_SECONDS))
+            _apply(cluster, with_job, hands_loop().run(_ask(cluster, with_job), ROUND_SECONDS + 15))
         dispatch.poll_again_in(cluster_id, _interval_seconds(cluster))
     finally:
-        cache.delete(lock)
+        if cache.get(lock) == mark:  # else it ran out, and another worker's round has it
+            cache.delete(lock)
 
 
 def _take_up_what_was_dropped(cluster: Cluster, live: list[InteractiveSession]) -> None:
@@ -88,8 +94,18 @@ def _interval_seconds(cluster: Cluster) -> float:
 
 
 async def _ask(cluster: Cluster, sessions: list[InteractiveSession]) -> Round:
-    """All that has to be asked of the cluster in this round."""
+    """What could be learned of the cluster in the time of one round."""
     result = Round()
+    try:
+        async with asyncio.timeout(ROUND_SECONDS):
+            await _ask_all(cluster, sessions, result)
+    except TimeoutError:
+        log.warning("poll_round_cut_short", cluster=cluster.id, sessions=len(sessions), known=len(result.decisions))
+    result.unanswered += [session.id for session in sessions if session.id not in result.decisions]
+    return result
+
+
+async def _ask_all(cluster: Cluster, sessions: list[InteractiveSession], result: Round) -> None:
     gate = asyncio.Semaphore(SIDE_BY_SIDE)
     groups: dict[str, list[InteractiveSession]] = {}
     for session in sessions:
@@ -101,22 +117,22 @@ async def _ask(cluster: Cluster, sessions: list[InteractiveSession]) -> Round:
             async with gate:
                 await _ask_batch(cluster, account, group[start : start + size], result)
 
-    await asyncio.gather(*(ask_group(account, group) for account, group in groups.items()))
-
     async def follow_up(session: InteractiveSession) -> None:
         async with gate:
             await _follow_up(cluster, session, result)
 
+    await asyncio.gather(*(ask_group(account, group) for account, group in groups.items()))
     await asyncio.gather(*(follow_up(session) for session in sessions if session.id in result.decisions))
-    return result
 
 
 async def _ask_batch(cluster: Cluster, account: str, batch: list[InteractiveSession], result: Round) -> None:
     try:
         report = await _status(cluster, account, [session.job_id for session in batch])
     except FootbridgeError as error:
-        log.warning("scheduler_silent", cluster=cluster.id, account=account, code=error.code, detail=error.detail)
-        result.unanswered += [session.id for session in batch]
+        log.warning("scheduler_silent", cluster=cluster.id, account=account, error=error.code, detail=error.detail)
+        return
+    except Exception:  # an answer that trips the parser is no answer
+        log.exception("scheduler_not_understood", cluster=cluster.id, account=account)
         return
     for session in batch:
         status = report.jobs.get(session.job_id)
@@ -149,9 +165,12 @@ async def _follow_up(cluster: Cluster, session: InteractiveSession, result: Roun
         result.endings[session.id] = await find_ending(cluster, session, status)
     elif status is not None and status.state is JobState.RUNNING and session.state in _BEFORE_READY:
         try:
-            result.servers[session.id] = await look_for_server(cluster, session, status)
+            async with asyncio.timeout(FOLLOW_UP_SECONDS):
+                result.servers[session.id] = await look_for_server(cluster, session, status)
         except FootbridgeError as error:
-            log.info("server_not_yet", session=session.id, code=error.code, detail=error.detail)
+            log.info("server_not_yet", session=session.id, error=error.code, detail=error.detail)
+        except Exception:  # one session must not end the round of all
+            log.exception("server_not_found", session=session.id)
 
 
 _BEFORE_READY = frozenset({SessionState.SUBMITTING, SessionState.QUEUED, SessionState.STARTING})
@@ -160,31 +179,29 @@ _BEFORE_READY = frozenset({SessionState.SUBMITTING, SessionState.QUEUED, Session
 def _apply(cluster: Cluster, sessions: Iterable[InteractiveSession], result: Round) -> None:
     services.record_unreachable(result.unanswered)
     for session in sessions:
-        decision = result.decisions.get(session.id)
-        if decision is None:
+        if session.id not in result.decisions:
             continue
-        status = result.statuses[session.id]
-        ending = result.endings.get(session.id)
-        if ending is not None:
-            services.end_session(
-                session.id,
-                reason=ending.reason,
-                code=ending.code,
-                params=ending.params,
-                detail=ending.detail,
-                status=status,
-                log_tail=ending.log_tail,
-            )
-            continue
-        services.record_answer(session.id, status=status, decision=decision, cluster=cluster)
-        _apply_server(session.id, result.servers)
+        try:
+            _apply_answer(cluster, session.id, result)
+        except Exception:  # one session must not take the others' answers away
+            log.exception("answer_not_kept", session=session.id)
 
 
-def _apply_server(session_id: str, servers: Mapping[str, Started]) -> None:
-    started = servers.get(session_id)
-    if started is None:
+def _apply_answer(cluster: Cluster, session_id: str, result: Round) -> None:
+    status, ending, started = result.statuses[session_id], result.endings.get(session_id), result.servers.get(session_id)
+    if ending is not None:
+        services.end_session(
+            session_id,
+            reason=ending.reason,
+            code=ending.code,
+            params=ending.params,
+            detail=ending.detail,
+            status=status,
+            log_tail=ending.log_tail,
+        )
         return
-    connection: Connection = started.connection
-    services.record_server(session_id, connection)
-    if started.answered:
-        services.record_ready(session_id)
+    services.record_answer(session_id, status=status, decision=result.decisions[session_id], cluster=cluster)
+    if started is not None:
+        services.record_server(session_id, started.connection)
+        if started.answered:
+            services.record_ready(session_id)
