@@ -1,8 +1,8 @@
 """Makes what a first ``docker compose up`` needs: keys, the database's password, and the way to the demo cluster.
 
 Runs once before everything else, as the portal's account, and changes nothing that is there. Each volume holds what
-one kind of container may know: ``/keys`` the portal, ``/database-keys`` PostgreSQL, ``/valkey-keys`` Valkey, ``/config``
-everybody.
+one kind of container may know: ``/keys`` the portal, ``/database-keys`` PostgreSQL, ``/valkey-keys`` Valkey, and
+``/config`` everybody.
 """
 
 from __future__ import annotations

@@ -41,14 +41,21 @@ class StepError(Exception):
     """A step did not come out as it must; the text says what was seen instead."""
 
 
-def check(folder: DemoFolder, steps: Steps) -> int:
-    """Do the main job in the demo of ``folder``, or in a throw-away one. Returns the exit code."""
+def check(folder: DemoFolder, steps: Steps, *, url: str = "") -> int:
+    """Do the main job in the demo of ``folder``, or in a throw-away one. Returns the exit code.
+
+    ``url``: in a portal with the demo's accounts that runs elsewhere on this machine, such as in containers; its
+    audit log is then not checked.
+    """
+    if url:
+        steps.say(f"Checking the portal at {url}")
+        return _Check(None, url.rstrip("/"), steps).run()
     running = folder.running()
     if running is not None:
         steps.say(f"Checking the demo at {running.url}")
-        return _Check(folder, running, steps).run()
+        return _Check(folder, running.url, steps).run()
     with _throw_away(steps) as (other, there):
-        return _Check(other, there, steps).run()
+        return _Check(other, there.url, steps).run()
 
 
 @contextmanager
@@ -96,10 +103,10 @@ def _throw_away(steps: Steps) -> Iterator[tuple[DemoFolder, Running]]:
 class _Check:
     """One pass. Each method is a step and raises StepError, or what the network raised."""
 
-    def __init__(self, folder: DemoFolder, running: Running, steps: Steps) -> None:
+    def __init__(self, folder: DemoFolder | None, url: str, steps: Steps) -> None:
         self._folder = folder
         self._steps = steps
-        self._url = running.url
+        self._url = url
         self._browser = Browser("127.0.0.1")
         self._session = ""
         self._page = ""
@@ -123,7 +130,8 @@ class _Check:
             self._step("connect", self._connect, "web", lambda _: self._origin)
             self._step("run 6*7 in a kernel", self._cell, "web", lambda answer: f"gave {answer}")
             self._step("stop", self._stop, "worker", lambda reason: f"ended: {reason}")
-            self._step("audit chain", self._audit, "web", lambda words: words)
+            if (folder := self._folder) is not None:
+                self._step("audit chain", lambda: _audit(folder), "web", lambda words: words)
         except StepError:
             self._stop_quietly()
             return 1
@@ -136,18 +144,22 @@ class _Check:
             result = do()
         except Exception as error:  # whatever it was, the step failed and the person wants to know which
             self._steps.failed()
-            path = self._job_log() or self._folder.logs / f"{log}.log"
-            lines = path.read_text("utf-8", "replace").splitlines()[-LAST_LINES:] if path.exists() else []
             self._steps.say(f"The step “{label}” failed: {error or type(error).__name__}")
-            self._steps.say("\n".join([f"The last lines of {path}:", *(f"    {line}" for line in lines)]))
+            self._show_log(log)
             raise StepError from error
         self._steps.done(note(result))
         return result
 
-    def _job_log(self) -> Path | None:
-        """The log of our session's job, once it has written one: it knows most."""
-        homes = self._folder.cluster / "home"
-        return next(homes.glob(f"*/.footbridge/sessions/{self._session}/session.log"), None) if self._session else None
+    def _show_log(self, name: str) -> None:
+        """The end of the job's own log once there is one, which knows most, else of the process's."""
+        if self._folder is None:
+            return
+        path = self._folder.logs / f"{name}.log"
+        if self._session:
+            of_jobs = (self._folder.cluster / "home").glob(f"*/.footbridge/sessions/{self._session}/session.log")
+            path = next(of_jobs, path)
+        lines = path.read_text("utf-8", "replace").splitlines()[-LAST_LINES:] if path.exists() else []
+        self._steps.say("\n".join([f"The last lines of {path}:", *(f"    {line}" for line in lines)]))
 
     def _sign_in(self) -> Account:
         busy = []
@@ -237,19 +249,21 @@ class _Check:
             except Exception as error:  # the failure itself has been told; this one is said and no more
                 self._steps.say(f"The session {self._session} could not be stopped: {error}")
 
-    def _audit(self) -> str:
-        done = subprocess.run(
-            [sys.executable, str(PROJECT / "manage.py"), "demo", "--", "verifyaudit"],
-            env=os.environ | {"PORTAL_DATA_FOLDER": str(self._folder.root)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        words = (done.stdout.strip() or done.stderr.strip()).splitlines()
-        if done.returncode:
-            raise StepError("\n".join(words[-3:]) or f"verifyaudit ended with {done.returncode}")
-        return words[0] if words else "intact"
+
+def _audit(folder: DemoFolder) -> str:
+    """What ``manage.py verifyaudit`` says of this demo. Raises StepError when the chain is broken."""
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "manage.py"), "demo", "--", "verifyaudit"],
+        env=os.environ | {"PORTAL_DATA_FOLDER": str(folder.root)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    words = (done.stdout.strip() or done.stderr.strip()).splitlines()
+    if done.returncode:
+        raise StepError("\n".join(words[-3:]) or f"verifyaudit ended with {done.returncode}")
+    return words[0] if words else "intact"
 
 
 def _reason(session: dict[str, Any]) -> str:

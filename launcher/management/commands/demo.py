@@ -33,6 +33,9 @@ class Command(BaseCommand):
             help="do the whole main job once, without a browser, in the running demo or in a throw-away one",
         )
         parser.add_argument(
+            "--url", default="", help="with --check: a portal with the demo's accounts, as in containers"
+        )
+        parser.add_argument(
             "--end-with-parent",
             action="store_true",
             help="stop when the program that started this ends (Linux)",
@@ -49,7 +52,7 @@ class Command(BaseCommand):
         if options["end_with_parent"]:
             prctl(PR_SET_PDEATHSIG, 15)
         try:
-            code = check(folder, steps) if options["check"] else _run(folder, steps)
+            code = check(folder, steps, url=options["url"]) if options["check"] else _run(folder, steps)
         except DemoError as error:
             sys.exit(f"\n{error}")
         sys.exit(code)
