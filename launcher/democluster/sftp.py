@@ -140,7 +140,7 @@ class DemoSFTP(asyncssh.SFTPServer):
     def _own(self, path: bytes, *, follow: bool = True) -> bytes:
         real = self._check(path, 0, follow=follow)
         if not self._inside(real, self._home):
-            raise PermissionError(errno.EPERM, "Operation not permitted")
+            raise PermissionError(errno.EACCES, "Permission denied")
         return real
 
     async def scandir(self, path: bytes) -> AsyncIterator[SFTPName]:

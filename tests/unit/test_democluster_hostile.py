@@ -17,7 +17,7 @@ from launcher.democluster.pbs.service import COMMANDS
 from launcher.democluster.settings import DEFAULT_ACCOUNTS, DemoSettings
 
 WORD = st.one_of(
-    st.text(alphabet=st.characters(exclude_characters="\0"), max_size=30),
+    st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30),
     st.sampled_from(
         ["-l", "-N", "-v", "-f", "-F", "json", "dsv", "-D", "", "--", "-E", "-x", "-h", "0", "0.demo-pbs", "1[]",
          "select=1:ncpus=1+", "walltime=", "-W", "umask=9", "-a", "2", "-p", "-q", "workq@", "-u", "-S", "\udcff"]

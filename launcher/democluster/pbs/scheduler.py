@@ -34,6 +34,7 @@ from launcher.democluster.pbs.surroundings import job_place
 from launcher.democluster.pbs.values import comment_time
 from launcher.democluster.settings import LOGIN_HOST, DemoSettings
 
+_LOOK_AT_LIMIT_SECONDS = 1.0
 WALLTIME_EXCEEDED = -29
 TERMINATED = 271
 
@@ -168,7 +169,11 @@ class Scheduler:
     async def _enforce_walltime(self, job: Job, runner: Runner) -> None:
         """PBS notices late, says so on the job's stderr, asks, and then kills."""
         delays = self.settings.delays
-        await asyncio.sleep(job.request.walltime_seconds + delays.walltime_grace_seconds)
+        began = time.monotonic()
+        # The limit may be altered while the job runs.
+        while (left := began + job.request.walltime_seconds - time.monotonic()) > 0:  # noqa: ASYNC110  # it waits for time itself
+            await asyncio.sleep(min(left, _LOOK_AT_LIMIT_SECONDS))
+        await asyncio.sleep(delays.walltime_grace_seconds)
         limit = job.request.walltime_seconds
         used = max(limit + 1, int(time.time() - job.started_at))
         runner.order(f"say =>> PBS: job killed: walltime {used} exceeded limit {limit}")

@@ -48,9 +48,9 @@ def _descendants() -> list[int]:
     return found
 
 
-def _signal_all(number: int, spared: int = 0) -> bool:
-    """Signal every descendant but ``spared``. Whether there was any."""
-    pids = [pid for pid in _descendants() if pid != spared]
+def _signal_all(number: int) -> bool:
+    """Signal every descendant, parents first. Whether there was any."""
+    pids = _descendants()
     for pid in pids:
         try:
             os.kill(pid, number)
@@ -189,7 +189,7 @@ def _watch(child: int, stderr: int, stop: dict[str, bool], wake: int) -> int:
         for line in orders.read() if 0 in ready else ():
             if line == b"term":
                 terminating = True
-                _signal_all(signal.SIGTERM, spared=child)
+                _signal_all(signal.SIGTERM)
             elif line == b"kill":
                 _signal_all(signal.SIGKILL)
             elif line.startswith(b"say "):
