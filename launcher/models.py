@@ -44,7 +44,7 @@ class InteractiveSession(models.Model):
 
     claimed_at = models.DateTimeField(null=True, blank=True)  # a worker is submitting
     claim = models.CharField(max_length=32, blank=True)  # that worker's mark, for compare-and-set
-    submit_attempts = models.PositiveSmallIntegerField(default=0)
+    submit_attempts = models.PositiveSmallIntegerField(default=0)  # those that may have left a job behind
     job_id = models.CharField(max_length=128, blank=True)
     job_state = models.CharField(max_length=12, blank=True)
     job_comment = models.CharField(max_length=2000, blank=True)

@@ -151,49 +151,59 @@ def claim_submission(session_id: str) -> Claim | None:
     return Claim(session=session, mark=mark, is_retry=attempts > 0)
 
 
-def release_claim(claim: Claim, *, unreachable: bool) -> None:
-    """Give the submission back for another try; ``unreachable`` notes since when the cluster does not answer."""
+def release_claim(claim: Claim, *, unreachable: bool, nothing_sent: bool) -> None:
+    """Give the submission back for another try.
+
+    ``unreachable`` notes since when the cluster does not answer. ``nothing_sent``: this try left no job behind; if it
+    was the first, the next one is as good as the first.
+    """
     with transaction.atomic():
         session = _claimed(claim)
         if session is None:
             return
         session.claim, session.claimed_at = "", None
+        if nothing_sent and not claim.is_retry:
+            session.submit_attempts = 0
         if unreachable and session.unreachable_since is None:
             session.unreachable_since = now()
-        session.save(update_fields=["claim", "claimed_at", "unreachable_since"])
+        session.save(update_fields=["claim", "claimed_at", "submit_attempts", "unreachable_since"])
         dispatch.tell_browsers(session)
 
 
-def record_submitted(claim: Claim, *, job_id: str, folder: str, adopted: bool) -> InteractiveSession | None:
-    """Keep the job's id. ``adopted``: the job was found by its name, not just made. ``None``: the claim was lost."""
+def record_submitted(claim: Claim, *, job_id: str, folder: str, adopted: bool) -> bool:
+    """Keep the job's id. ``adopted``: the job was found by its name, not just made.
+
+    A job is a fact even where the claim ran out meanwhile, so the first one is kept. False: the session has another
+    job or has ended, and this job must go.
+    """
     with transaction.atomic():
-        session = _claimed(claim)
-        if session is None:
-            return None
+        session = InteractiveSession.objects.select_for_update().get(pk=claim.session.pk)
+        if session.job_id or session.state == SessionState.ENDED:
+            return session.job_id == job_id
         session.job_id, session.folder = job_id, folder
         session.submitted_at = now()
         session.claim, session.claimed_at, session.unreachable_since = "", None, None
-        if may_move(SessionState(session.state), SessionState.QUEUED):
-            session.state = SessionState.QUEUED
+        if session.stop_requested_at is not None:
+            _move(session, SessionState.STOPPING)
+            dispatch.cancel(session.id)
+        else:
+            _move(session, SessionState.QUEUED)
         session.save()
         event = events.SessionJobAdopted(job_id=job_id) if adopted else events.SessionSubmitted(job_id=job_id)
         record(event, actor=session.username, session_id=session.id)
-        if session.stop_requested_at is not None:
-            _move(session, SessionState.STOPPING)
-            session.save()
-            dispatch.cancel(session.id)
         dispatch.tell_browsers(session)
         dispatch.poll_soon(session.cluster)
-    return session
+    return True
 
 
 def record_not_submitted(
-    claim: Claim, *, reason: EndReason, code: str, params: Mapping[str, object], detail: str
+    claim: Claim, *, reason: EndReason, code: str, params: Mapping[str, object], detail: str, folder: str = ""
 ) -> None:
-    """No job exists and none will: end the session."""
+    """No job exists and none will: end the session. ``folder``: where files were, or may have been, put for it."""
     with transaction.atomic():
         session = _claimed(claim)
         if session is not None:
+            session.folder = folder
             _end(session, reason=reason, code=code, params=params, detail=detail)
 
 

@@ -223,6 +223,35 @@ def end_sentences() -> dict[str, tuple[str, str]]:
             _("The cluster could not write the session's log."),
             _("Check that your home folder is not full and can be written to."),
         ),
+        "ended.app_gone": (_("This app is no longer offered."), _("Choose another app.")),
+        "ended.cluster_gone": (
+            _("The portal no longer serves the cluster it was on."),
+            _("If the job still runs, stop it on the cluster."),
+        ),
+        "ended.given_up": (
+            _("The cluster could not be asked about it for a week, so it was given up."),
+            _("If the job still runs, stop it on the cluster."),
+        ),
+        "ssh.login_refused": (
+            _("The cluster did not let the portal in with your account."),
+            _("Launch again later. If it happens again, ask the administrators."),
+        ),
+        "ssh.password_expired": (
+            _("The cluster wants you to choose a new password first."),
+            _("Sign in to it once by SSH, then launch again."),
+        ),
+        "secret.no_key": (
+            _("The portal lost the key of this session before it was sent."),
+            _("Launch again. If it happens again, tell the administrators."),
+        ),
+        "jobscript.invalid": (
+            _("The app's job script cannot be used with these values."),
+            _("Choose other values, or tell the administrators."),
+        ),
+        "file.missing": (
+            _("Your home folder was not found on the cluster."),
+            _("Sign in to the cluster once by SSH. If that does not help, ask the administrators."),
+        ),
         "start_timeout": (
             _("Jupyter did not answer in time, so the session was stopped."),
             _("Launch again. If it happens again, try the site's default environment."),

@@ -188,7 +188,7 @@ def _apply(cluster: Cluster, sessions: Iterable[InteractiveSession], result: Rou
 
 
 def _apply_answer(cluster: Cluster, session_id: str, result: Round) -> None:
-    status, ending, started = result.statuses[session_id], result.endings.get(session_id), result.servers.get(session_id)
+    status, ending = result.statuses[session_id], result.endings.get(session_id)
     if ending is not None:
         services.end_session(
             session_id,
@@ -201,6 +201,7 @@ def _apply_answer(cluster: Cluster, session_id: str, result: Round) -> None:
         )
         return
     services.record_answer(session_id, status=status, decision=result.decisions[session_id], cluster=cluster)
+    started = result.servers.get(session_id)
     if started is not None:
         services.record_server(session_id, started.connection)
         if started.answered:

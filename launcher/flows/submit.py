@@ -2,11 +2,12 @@
 
 The session is claimed by compare-and-set, so one worker works on it. The job carries the session's marker as its name:
 before any second try the scheduler is asked for that name, and a job that is found is adopted. An answer that was lost
-therefore never leads to a second ``qsub``.
+therefore never leads to a second ``qsub``. Only while no job can exist does a refusal end the session.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 import structlog
@@ -15,12 +16,12 @@ from launcher import services
 from launcher.catalog import LaunchChoices
 from launcher.clusters import Cluster
 from launcher.flows.ask import ask
-from launcher.jobscript import ScriptContext, render, session_files
+from launcher.jobscript import JobScriptError, ScriptContext, render, session_files
 from launcher.models import InteractiveSession
 from launcher.parts import apps, clusters, hands, hands_loop
 from launcher.schedulers.base import JobRequest, NotPermitted, SubmitRejected
-from launcher.sealing import unseal
-from launcher.ssh.errors import RemoteFileError
+from launcher.sealing import NoKeyFits, unseal
+from launcher.ssh.errors import LoginRefused, RemoteFileError, TimedOut
 from launcher.states import EndReason
 from portal.conf import conf
 from portal.errors import FootbridgeError
@@ -31,13 +32,26 @@ SUBMIT_SECONDS = 150
 """The whole submission, well inside the time a claim holds (``services.CLAIM_SECONDS``)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """A job exists."""
+class AppGone(FootbridgeError):
+    """The session's app has left the catalog."""
 
-    job_id: str
-    folder: str
-    adopted: bool
+    code = "ended.app_gone"
+
+
+_REFUSALS = (SubmitRejected, NotPermitted, RemoteFileError, LoginRefused, JobScriptError, NoKeyFits, AppGone)
+"""Trying again would meet the same."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try to bring a session's job into being, and how far it got."""
+
+    session: InteractiveSession
+    is_retry: bool
+    job_may_exist: bool
+    folder: str = ""  # on the cluster
+    job_id: str = ""  # empty at the end: no job exists and none is wanted
+    adopted: bool = False
 
 
 def submit(session_id: str) -> None:
@@ -45,45 +59,70 @@ def submit(session_id: str) -> None:
     claim = services.claim_submission(session_id)
     if claim is None:
         return
-    session = claim.session
+    attempt = Attempt(claim.session, claim.is_retry, job_may_exist=claim.is_retry)
     try:
-        outcome = hands_loop().run(_submit(session, is_retry=claim.is_retry), SUBMIT_SECONDS)
-    except (SubmitRejected, NotPermitted) as error:
-        services.record_not_submitted(
-            claim, reason=EndReason.SUBMIT_REJECTED, code=error.code, params=error.params, detail=error.detail
-        )
-    except RemoteFileError as error:
-        services.record_not_submitted(
-            claim, reason=EndReason.SUBMIT_REJECTED, code=error.code, params=error.params, detail=error.detail
-        )
+        hands_loop().run(_submit_in_time(attempt), SUBMIT_SECONDS + 10)
     except FootbridgeError as error:
-        log.warning("submit_postponed", session=session.id, code=error.code, detail=error.detail)
-        services.release_claim(claim, unreachable=True)
+        if isinstance(error, _REFUSALS) and not attempt.job_may_exist:
+            services.record_not_submitted(
+                claim,
+                reason=EndReason.SUBMIT_REJECTED,
+                code=error.code,
+                params=error.params,
+                detail=error.detail,
+                folder=attempt.folder,
+            )
+        else:
+            log.warning("submit_postponed", session=session_id, error=error.code, detail=error.detail)
+            services.release_claim(claim, unreachable=True, nothing_sent=not attempt.job_may_exist)
     except Exception:
-        services.release_claim(claim, unreachable=False)
+        services.release_claim(claim, unreachable=False, nothing_sent=not attempt.job_may_exist)
         raise
     else:
-        if outcome is None:
-            _end_without_job(claim)
-        else:
-            services.record_submitted(claim, job_id=outcome.job_id, folder=outcome.folder, adopted=outcome.adopted)
+        _record(claim, attempt)
 
 
-def _end_without_job(claim: services.Claim) -> None:
-    reason = EndReason(claim.session.stop_reason or EndReason.STOPPED_BY_USER)
-    services.record_not_submitted(claim, reason=reason, code=f"ended.{reason}", params={}, detail="")
+def _record(claim: services.Claim, attempt: Attempt) -> None:
+    if not attempt.job_id:
+        reason = EndReason(claim.session.stop_reason or EndReason.STOPPED_BY_USER)
+        services.record_not_submitted(
+            claim, reason=reason, code=f"ended.{reason}", params={}, detail="", folder=attempt.folder
+        )
+    elif not services.record_submitted(claim, job_id=attempt.job_id, folder=attempt.folder, adopted=attempt.adopted):
+        _withdraw(attempt)
 
 
-async def _submit(session: InteractiveSession, *, is_retry: bool) -> Submitted | None:
-    """The job, new or found; ``None`` when none exists and a stop was asked for."""
-    cluster = clusters()[session.cluster]
-    username = session.username
+def _withdraw(attempt: Attempt) -> None:
+    """Cancel a job that its session does not want: while this worker was held up, another took over."""
+    session = attempt.session
+    log.error("job_came_too_late", session=session.id, job=attempt.job_id)
+    withdrawal = ask(
+        clusters()[session.cluster],
+        session.username,
+        lambda scheduler: scheduler.cancel_command(attempt.job_id),
+        lambda scheduler, result: scheduler.parse_cancel(result),
+    )
+    hands_loop().run(withdrawal, SUBMIT_SECONDS)
+
+
+async def _submit_in_time(attempt: Attempt) -> None:
+    try:
+        async with asyncio.timeout(SUBMIT_SECONDS):
+            await _submit(attempt)
+    except TimeoutError:
+        raise TimedOut(f"the job was not submitted within {SUBMIT_SECONDS} s") from None
+
+
+async def _submit(attempt: Attempt) -> None:
+    """Fills in the job, new or found."""
+    session = attempt.session
     stop_wanted = session.stop_requested_at is not None
-    if stop_wanted and not is_retry:
-        return None
+    if stop_wanted and not attempt.is_retry:
+        return
+    cluster, username = clusters()[session.cluster], session.username
     async with hands().files(cluster, username) as files:
-        folder = f"{await files.home()}/{cluster.sessions_folder}/{session.id}"
-        if is_retry:
+        attempt.folder = f"{await files.home()}/{cluster.sessions_folder}/{session.id}"
+        if attempt.is_retry:
             found = await ask(
                 cluster,
                 username,
@@ -91,25 +130,33 @@ async def _submit(session: InteractiveSession, *, is_retry: bool) -> Submitted |
                 lambda scheduler, result: scheduler.parse_find(result),
             )
             if found:
-                return Submitted(job_id=found[0], folder=folder, adopted=True)
+                attempt.job_id, attempt.adopted = found[0], True
+                return
+            attempt.job_may_exist = False
             if stop_wanted:
-                return None
-        request, context = _job(session, cluster, folder)
-        await files.make_folders(folder, mode=0o700)
+                return
+        request, context = _job(session, cluster, attempt.folder)
+        await files.make_folders(attempt.folder, mode=0o700)
         for file in session_files(context, unseal(session.secret_encrypted)):
-            await files.replace(f"{folder}/{file.relative_path}", file.data, file.mode)
-    job_id = await ask(
-        cluster,
-        username,
-        lambda scheduler: scheduler.submit_command(request),
-        lambda scheduler, result: scheduler.parse_submit(result),
-    )
-    return Submitted(job_id=job_id, folder=folder, adopted=False)
+            await files.replace(f"{attempt.folder}/{file.relative_path}", file.data, file.mode)
+    attempt.job_may_exist = True
+    try:
+        attempt.job_id = await ask(
+            cluster,
+            username,
+            lambda scheduler: scheduler.submit_command(request),
+            lambda scheduler, result: scheduler.parse_submit(result),
+        )
+    except (SubmitRejected, NotPermitted, LoginRefused):
+        attempt.job_may_exist = False
+        raise
 
 
 def _job(session: InteractiveSession, cluster: Cluster, folder: str) -> tuple[JobRequest, ScriptContext]:
     choices = LaunchChoices.from_dict(session.choices)
-    app = apps()[session.app]
+    app = apps().get(session.app)
+    if app is None:
+        raise AppGone(session.app)
     context = ScriptContext(
         session_id=session.id,
         session_folder=folder,

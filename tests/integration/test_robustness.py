@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime as dt
+
 import pytest
 
+from launcher import services
+from launcher.flows.ask import ask
 from launcher.flows.launch import launch
 from launcher.flows.poll import poll
+from launcher.flows.submit import submit
 from launcher.models import InteractiveSession
-from launcher.states import SessionState
+from launcher.parts import clusters, hands_loop
+from launcher.schedulers.base import JobState, JobStatus
+from launcher.states import EndReason, SessionState
 from portal.accounts.models import User
+from portal.clock import now
 from tests.conftest import RunningCluster, wait_for
-from tests.story import drive, one_round
+from tests.story import drive, events_of, one_round
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.integration]
 
@@ -36,8 +45,6 @@ def test_a_secret_that_no_key_opens_holds_up_no_other_session(
 def test_an_error_about_one_session_leaves_the_others_their_answers(
     demo_cluster: RunningCluster, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from launcher import services
-
     poisoned, other = launched(alice), launched(bob)
     record_answer = services.record_answer
 
@@ -64,8 +71,6 @@ def test_a_round_that_takes_too_long_keeps_what_it_learned_and_marks_the_rest(
 
     async def sluggish(cluster: object, account: str, *rest: object) -> None:
         if account == "alice":
-            import asyncio
-
             await asyncio.Event().wait()
         await ask(cluster, account, *rest)  # type: ignore[arg-type]  # passed on as it came
 
@@ -77,3 +82,176 @@ def test_a_round_that_takes_too_long_keeps_what_it_learned_and_marks_the_rest(
     assert slow.unreachable_since is not None
     assert other.unreachable_since is None
     assert other.polled_at > answered
+
+
+# Between the claim and the job's id
+
+
+def jobs_of(cluster: RunningCluster, session: InteractiveSession) -> list[str]:
+    """Ids of the session's jobs that the scheduler has not finished."""
+    return [
+        job_id
+        for job_id, status in all_jobs(cluster, session).items()
+        if status.state not in (JobState.FINISHED, JobState.EXITING)
+    ]
+
+
+def all_jobs(cluster: RunningCluster, session: InteractiveSession) -> dict[str, JobStatus]:
+    """The session's jobs, as the scheduler itself knows them."""
+    account = clusters()[session.cluster]
+
+    async def look() -> dict[str, JobStatus]:
+        found = await ask(
+            account,
+            session.username,
+            lambda scheduler: scheduler.find_command(name=session.job_name, user=session.username),
+            lambda scheduler, result: scheduler.parse_find(result),
+        )
+        if not found:
+            return {}
+        report = await ask(
+            account,
+            session.username,
+            lambda scheduler: scheduler.status_command(found),
+            lambda scheduler, result: scheduler.parse_status(result, found),
+        )
+        return dict(report.jobs)
+
+    return hands_loop().run(look(), 30)
+
+
+def let_the_claim_run_out(session: InteractiveSession) -> None:
+    InteractiveSession.objects.filter(pk=session.pk).update(
+        claimed_at=now() - dt.timedelta(seconds=services.CLAIM_SECONDS + 1)
+    )
+
+
+def test_a_worker_killed_before_qsub_leads_to_one_job(demo_cluster: RunningCluster, alice: User) -> None:
+    session = launched(alice)
+    assert services.claim_submission(session.id) is not None
+    submit(session.id)  # the message again: the claim holds
+    assert jobs_of(demo_cluster, session) == []
+    let_the_claim_run_out(session)
+    submit(session.id)
+    session.refresh_from_db()
+    assert jobs_of(demo_cluster, session) == [session.job_id]
+
+
+def test_a_worker_killed_after_qsub_leads_to_one_job(
+    demo_cluster: RunningCluster, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = launched(alice)
+    with monkeypatch.context() as patch:
+        patch.setattr(services, "record_submitted", lambda *_given, **_named: (_ for _ in ()).throw(SystemExit))
+        with pytest.raises(SystemExit):
+            submit(session.id)
+    let_the_claim_run_out(session)
+    submit(session.id)
+    session.refresh_from_db()
+    assert list(all_jobs(demo_cluster, session)) == [session.job_id]
+    assert events_of(session) == ["session.launched", "session.job_adopted"]
+
+
+def test_a_job_made_under_a_claim_that_ran_out_is_kept_where_there_is_no_other(
+    demo_cluster: RunningCluster, alice: User
+) -> None:
+    session = launched(alice)
+    late = services.claim_submission(session.id)
+    let_the_claim_run_out(session)
+    taker = services.claim_submission(session.id)
+    assert late is not None
+    assert taker is not None
+    assert services.record_submitted(late, job_id="7.pbs", folder="/home/alice/s", adopted=False)
+    assert not services.record_submitted(taker, job_id="8.pbs", folder="/home/alice/s", adopted=False)
+    session.refresh_from_db()
+    assert (session.state, session.job_id) == (SessionState.QUEUED, "7.pbs")
+
+
+def test_a_job_that_came_too_late_for_its_session_is_cancelled(
+    demo_cluster: RunningCluster, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = launched(alice)
+    record_submitted = services.record_submitted
+
+    def overtaken(claim: services.Claim, **found: object) -> bool:
+        let_the_claim_run_out(session)
+        services.request_stop(session=session, actor=alice, address="")
+        taker = services.claim_submission(session.id)
+        assert taker is not None
+        services.record_not_submitted(
+            taker, reason=EndReason.STOPPED_BY_USER, code="ended.stopped_by_user", params={}, detail=""
+        )
+        return record_submitted(claim, **found)  # type: ignore[arg-type]  # passed on as it came
+
+    monkeypatch.setattr(services, "record_submitted", overtaken)
+    submit(session.id)
+    session.refresh_from_db()
+    assert (session.state, session.job_id) == (SessionState.ENDED, "")
+    wait_for(lambda: jobs_of(demo_cluster, session) == [], what="the job to be cancelled")
+
+
+def test_a_stop_whose_message_is_lost_is_taken_up_by_the_poll_round(
+    demo_cluster: RunningCluster, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from launcher import dispatch
+
+    session = launched(alice)
+    claim = services.claim_submission(session.id)
+    assert claim is not None
+    services.request_stop(session=session, actor=alice, address="")
+    services.release_claim(claim, unreachable=True, nothing_sent=True)
+    InteractiveSession.objects.filter(pk=session.pk).update(created_at=now() - dt.timedelta(minutes=1))
+    sent: list[str] = []
+    monkeypatch.setattr(dispatch, "submit", sent.append)
+    poll(session.cluster)
+    assert sent == [session.id]
+
+
+def test_a_session_that_never_reached_the_cluster_stops_without_it(demo_cluster: RunningCluster, alice: User) -> None:
+    session = launched(alice)
+    demo_cluster.fault("login", "gone")
+    submit(session.id)
+    services.request_stop(session=session, actor=alice, address="")
+    submit(session.id)
+    session.refresh_from_db()
+    assert (session.state, session.end_reason) == (SessionState.ENDED, EndReason.STOPPED_BY_USER)
+
+
+def test_an_app_that_left_the_catalog_ends_a_session_that_has_no_job(demo_cluster: RunningCluster, alice: User) -> None:
+    session = launched(alice)
+    InteractiveSession.objects.filter(pk=session.pk).update(app="gone")
+    drive(session, SessionState.ENDED)
+    assert session.end_code == "ended.app_gone"
+
+
+def test_an_account_that_the_login_host_refuses_ends_the_session_in_words(
+    demo_cluster: RunningCluster, alice: User
+) -> None:
+    session = launched(alice)
+    InteractiveSession.objects.filter(pk=session.pk).update(username="nobody-here")
+    drive(session, SessionState.ENDED)
+    assert session.end_code == "ssh.login_refused"
+
+
+def test_a_refusal_during_a_later_try_ends_nothing_while_a_job_may_exist(
+    demo_cluster: RunningCluster, alice: User
+) -> None:
+    demo_cluster.fault("qsub_answer", "lost")
+    session = launched(alice)
+    submit(session.id)
+    demo_cluster.mend()
+    InteractiveSession.objects.filter(pk=session.pk).update(username="nobody-here")
+    submit(session.id)
+    session.refresh_from_db()
+    assert session.state == SessionState.SUBMITTING
+
+
+def test_files_of_a_session_that_was_refused_are_found_by_the_clean_up(
+    demo_cluster: RunningCluster, alice: User
+) -> None:
+    session = launched(alice)
+    InteractiveSession.objects.filter(pk=session.pk).update(choices={**session.choices, "queue": "nowhere"})
+    submit(session.id)
+    session.refresh_from_db()
+    assert session.state == SessionState.ENDED
+    assert session.folder.endswith(session.id)
