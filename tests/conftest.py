@@ -186,7 +186,13 @@ def as_admin(admin: User, valkey: None) -> Client:
     return _signed_in(admin)
 
 
-def wait_for(condition: Callable[[], object], *, seconds: float = 20, what: object = "the condition") -> object:
+def wait_for(
+    condition: Callable[[], object],
+    *,
+    seconds: float = 20,
+    what: object = "the condition",
+    pause_seconds: float = 0.05,
+) -> object:
     """The first true value of ``condition``, asked again and again. Fails when the time is over."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()
@@ -196,4 +202,4 @@ def wait_for(condition: Callable[[], object], *, seconds: float = 20, what: obje
             return value
         if time.monotonic() > deadline:
             pytest.fail(f"waited {seconds} s for {what() if callable(what) else what}")
-        pause.wait(0.05)
+        pause.wait(pause_seconds)

@@ -37,11 +37,14 @@ def one_round(session: InteractiveSession) -> InteractiveSession:
     return session
 
 
-def drive(session: InteractiveSession, state: SessionState, *, seconds: float = 60) -> InteractiveSession:
+def drive(
+    session: InteractiveSession, state: SessionState, *, seconds: float = 60, pause_seconds: float = 0.05
+) -> InteractiveSession:
     """Do what the workers do until the session has this state."""
     wait_for(
         lambda: one_round(session).state == state,
         seconds=seconds,
+        pause_seconds=pause_seconds,
         what=lambda: (
             f"{session} to become {state}; it is {session.state} {session.end_code} {session.job_comment};"
             f" log: {session.log_tail[-500:]}"
