@@ -61,6 +61,8 @@ def configure_logs(*, log_format: str, level: str) -> None:
                 # asyncssh writes user names and commands at INFO; ours say what matters
                 "asyncssh": {"level": "WARNING"},
                 "celery.app.trace": {"level": "WARNING"},
+                "celery.worker.strategy": {"level": "WARNING"},  # "received", every second
+                "celery.beat": {"level": "WARNING"},  # "sending", every second
                 "uvicorn.access": {"level": "WARNING"},
             },
         }

@@ -58,6 +58,12 @@ def test_the_example_files_defaults_are_the_defaults() -> None:
             assert value == str(field.default), name
 
 
+def test_the_containers_use_settings_that_exist() -> None:
+    composed = (PROJECT / "docker-compose.yml").read_text(encoding="utf-8")
+    prepared = (PROJECT / "deploy" / "prepare.py").read_text(encoding="utf-8")
+    assert set(re.findall(r"PORTAL_[A-Z_]+", composed + prepared)) <= set(SETTINGS)
+
+
 def test_every_command_is_in_the_guide(guide: str) -> None:
     assert [name for name in COMMANDS if f"`manage.py {name}" not in guide] == []
 
