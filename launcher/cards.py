@@ -104,7 +104,7 @@ def card_of(session: InteractiveSession, viewer: User | None = None) -> SessionC
         state_label=wording.state_label(state),
         state_tone=tone,
         state_text=_state_text(session),
-        can_connect=state is SessionState.READY and is_owner,
+        can_connect=state is SessionState.READY and bool(session.upstream_host) and is_owner,
         can_stop=state.is_live and state is not SessionState.STOPPING and session.stop_requested_at is None,
         is_live=state.is_live,
         created_at=session.created_at,
@@ -142,7 +142,7 @@ def _state_text(session: InteractiveSession) -> str:
         return _("Your session is being sent to the cluster.")
     if state is SessionState.QUEUED:
         return wording.waiting_sentence(session)
-    if state is SessionState.STARTING:
+    if state is SessionState.STARTING or (state is SessionState.READY and not session.upstream_host):
         if session.job_state in (JobState.QUEUED, JobState.HELD):
             return _("The cluster has put this session back into the queue.")
         if session.server_at is not None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import structlog
 from django.db.models import QuerySet
 
 from launcher import sealing
@@ -14,6 +15,8 @@ from launcher.proxy.access_types import Access, Target, Verdict
 from launcher.states import LIVE_STATES, SessionState
 from portal.accounts.models import User
 from portal.clock import now
+
+log = structlog.get_logger(__name__)
 
 Sessions = QuerySet[InteractiveSession]
 
@@ -81,27 +84,37 @@ def open_target(*, label: str, cookie_value: str) -> Access:
             username=grant.user.username,
             user_id=grant.user_id,
         )
+    target = None
     if session.state == SessionState.ENDED:
         verdict = Verdict.ENDED
     elif grant.revoked_at is not None:
         return Access(verdict=Verdict.SIGN_IN, session_id=session.pk)
     else:
-        verdict = Verdict.OPEN if session.state == SessionState.READY else Verdict.NOT_READY
+        target = _target(session)
+        verdict = Verdict.OPEN if target is not None else Verdict.NOT_READY
     return Access(
         verdict=verdict,
         session_id=session.pk,
         username=grant.user.username,
         user_id=grant.user_id,
         state=session.state,
-        target=_target(session) if verdict is Verdict.OPEN else None,
+        target=target,
         end_code=session.end_code,
         expires_at=grant.expires_at,
     )
 
 
 def _target(session: InteractiveSession) -> Target | None:
+    """Where the session's server listens; ``None`` while nobody knows, or nobody can get there."""
     cluster = clusters().get(session.cluster)
-    if cluster is None or not session.upstream_host or session.upstream_port is None:
+    if session.state != SessionState.READY or cluster is None:
+        return None
+    if not session.upstream_host or session.upstream_port is None:
+        return None
+    try:
+        secret = sealing.unseal(session.secret_encrypted)
+    except sealing.NoKeyFits:
+        log.error("session_without_key", session=session.pk)
         return None
     return Target(
         cluster=cluster,
@@ -110,7 +123,7 @@ def _target(session: InteractiveSession) -> Target | None:
         port=session.upstream_port,
         base_url=session.base_url,
         flavor="identity" if session.upstream_flavor == "identity" else "token",
-        secret=sealing.unseal(session.secret_encrypted),
+        secret=secret,
     )
 
 

@@ -21,7 +21,7 @@ from launcher.clusters import Cluster
 from launcher.connection import Connection
 from launcher.models import InteractiveSession
 from launcher.monitor import Decision
-from launcher.schedulers.base import JobStatus
+from launcher.schedulers.base import JobState, JobStatus
 from launcher.states import LIVE_STATES, EndReason, SessionState, may_move
 from portal import ids
 from portal.accounts.models import User
@@ -222,24 +222,53 @@ def record_answer(
         before = _shown(session)
         session.polled_at, session.unreachable_since = now(), None
         session.missing_count = decision.missing_count
+        has_left = status is not None and _has_left_its_place(session, status)
+        if has_left:
+            _forget_place(session)
         if status is not None:
             _copy_status(session, status)
-        moved = decision.move_to is not None and _move(session, decision.move_to)
-        if moved and decision.move_to is SessionState.STARTING:
+        if decision.move_to is not None:
+            _move(session, decision.move_to)
+        has_started = status is not None and _has_started(session, status)
+        if has_started:
             session.started_at = now()
+        session.save()
+        if has_started:
             record(
                 events.SessionStarted(execution_host=session.execution_host),
                 actor=session.username,
                 session_id=session.id,
             )
-        session.save()
-        if decision.start_timed_out:
+        is_late = decision.start_timed_out and session.state == SessionState.STARTING and not has_left
+        if is_late and session.stop_requested_at is None:
             _request_stop(
                 session, actor=PORTAL_ITSELF, by_owner=False, reason=EndReason.FAILED, address="", code="start_timeout"
             )
         if _shown(session) != before:
             dispatch.tell_browsers(session)
     return session
+
+
+def _has_left_its_place(session: InteractiveSession, status: JobStatus) -> bool:
+    """Whether the job no longer runs where it did: the cluster put it back into the queue or moved it."""
+    if session.started_at is None or session.state not in (SessionState.STARTING, SessionState.READY):
+        return False
+    host = status.execution_hosts[0][:255] if status.execution_hosts else ""
+    moved = bool(host and session.execution_host and host != session.execution_host)
+    return moved or status.state in (JobState.QUEUED, JobState.HELD)
+
+
+def _forget_place(session: InteractiveSession) -> None:
+    """Another person's server may listen there soon, and must not get the session's secret."""
+    session.started_at = session.server_at = session.ready_at = None
+    session.upstream_host, session.upstream_port = "", None
+    dispatch.drop_access(session_id=session.id)
+
+
+def _has_started(session: InteractiveSession, status: JobStatus) -> bool:
+    has_place = status.state in (JobState.RUNNING, JobState.SUSPENDED, JobState.EXITING)
+    is_ours = session.state in (SessionState.STARTING, SessionState.READY)
+    return has_place and is_ours and session.started_at is None
 
 
 def _copy_status(session: InteractiveSession, status: JobStatus) -> None:
@@ -285,7 +314,8 @@ def record_server(session_id: str, connection: Connection) -> None:
     """The job's server wrote where it listens."""
     with transaction.atomic():
         session = InteractiveSession.objects.select_for_update().get(pk=session_id)
-        if session.state != SessionState.STARTING:
+        has_no_place = session.state == SessionState.READY and not session.upstream_host
+        if session.state != SessionState.STARTING and not has_no_place:
             return
         session.upstream_host, session.upstream_port = connection.host, connection.port
         session.upstream_flavor, session.upstream_server = connection.flavor, connection.server[:64]
@@ -295,10 +325,11 @@ def record_server(session_id: str, connection: Connection) -> None:
 
 
 def record_ready(session_id: str) -> None:
-    """The server inside the job answered an HTTP request."""
+    """The server inside the job answered an HTTP request. Not only once, where the cluster moved the job."""
     with transaction.atomic():
         session = InteractiveSession.objects.select_for_update().get(pk=session_id)
-        if not _move(session, SessionState.READY):
+        is_back = session.state == SessionState.READY and session.ready_at is None
+        if not is_back and not _move(session, SessionState.READY):
             return
         session.ready_at = now()
         session.save()

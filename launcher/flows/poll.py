@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 from django.core.cache import cache
@@ -139,14 +139,18 @@ async def _ask_batch(cluster: Cluster, account: str, batch: list[InteractiveSess
         if status is not None and status.owner and status.owner != session.username:
             log.error("job_of_somebody_else", session=session.id, job=session.job_id)
             status = None
-        watched = Watched(
-            state=SessionState(session.state),
-            missing_count=session.missing_count,
-            started_at=session.started_at,
-            start_timeout_seconds=cluster.start_timeout_seconds,
-        )
         result.statuses[session.id] = status
-        result.decisions[session.id] = decide(watched, status, now())
+        result.decisions[session.id] = decide(watched(cluster, session), status, now())
+
+
+def watched(cluster: Cluster, session: InteractiveSession) -> Watched:
+    """What the decision about an answer needs to know of ``session``."""
+    return Watched(
+        state=SessionState(session.state),
+        missing_count=session.missing_count,
+        started_at=session.started_at,
+        start_timeout_seconds=cluster.start_timeout_seconds,
+    )
 
 
 async def _status(cluster: Cluster, account: str, job_ids: list[str]) -> StatusReport:
@@ -163,7 +167,7 @@ async def _follow_up(cluster: Cluster, session: InteractiveSession, result: Roun
     status, decision = result.statuses[session.id], result.decisions[session.id]
     if decision.has_ended:
         result.endings[session.id] = await find_ending(cluster, session, status)
-    elif status is not None and status.state is JobState.RUNNING and session.state in _BEFORE_READY:
+    elif status is not None and status.state is JobState.RUNNING and _needs_server(session):
         try:
             async with asyncio.timeout(FOLLOW_UP_SECONDS):
                 result.servers[session.id] = await look_for_server(cluster, session, status)
@@ -173,7 +177,11 @@ async def _follow_up(cluster: Cluster, session: InteractiveSession, result: Roun
             log.exception("server_not_found", session=session.id)
 
 
-_BEFORE_READY = frozenset({SessionState.SUBMITTING, SessionState.QUEUED, SessionState.STARTING})
+def _needs_server(session: InteractiveSession) -> bool:
+    """Whether nobody knows yet where the session's server listens, or that it answers."""
+    if session.state == SessionState.READY:
+        return not session.upstream_host  # the cluster moved the job
+    return session.state != SessionState.STOPPING
 
 
 def _apply(cluster: Cluster, sessions: Iterable[InteractiveSession], result: Round) -> None:
@@ -200,9 +208,13 @@ def _apply_answer(cluster: Cluster, session_id: str, result: Round) -> None:
             log_tail=ending.log_tail,
         )
         return
-    services.record_answer(session_id, status=status, decision=result.decisions[session_id], cluster=cluster)
-    started = result.servers.get(session_id)
-    if started is not None:
-        services.record_server(session_id, started.connection)
-        if started.answered:
-            services.record_ready(session_id)
+    decision, started = result.decisions[session_id], result.servers.get(session_id)
+    answered = started is not None and started.answered
+    if answered:
+        decision = replace(decision, start_timed_out=False)
+    session = services.record_answer(session_id, status=status, decision=decision, cluster=cluster)
+    if started is None or session is None or (session.state == SessionState.READY and not answered):
+        return
+    services.record_server(session_id, started.connection)
+    if answered:
+        services.record_ready(session_id)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from dataclasses import replace
 
 import pytest
 
-from launcher import services
+from launcher import grants, selectors, services
+from launcher.cards import card_of
+from launcher.connection import Connection
 from launcher.flows.ask import ask
 from launcher.flows.launch import launch
-from launcher.flows.poll import poll
+from launcher.flows.poll import poll, watched
 from launcher.flows.submit import submit
 from launcher.models import InteractiveSession
+from launcher.monitor import Decision, decide
 from launcher.parts import clusters, hands_loop
+from launcher.proxy.access_types import Verdict
 from launcher.schedulers.base import JobState, JobStatus
 from launcher.states import EndReason, SessionState
 from portal.accounts.models import User
@@ -255,3 +260,114 @@ def test_files_of_a_session_that_was_refused_are_found_by_the_clean_up(
     session.refresh_from_db()
     assert session.state == SessionState.ENDED
     assert session.folder.endswith(session.id)
+
+
+# Jobs that the cluster moves
+
+
+def answer(session: InteractiveSession, state: JobState, *hosts: str) -> None:
+    """What a poll round does with an answer of the scheduler."""
+    session.refresh_from_db()
+    cluster = clusters()[session.cluster]
+    status = JobStatus(job_id=session.job_id, state=state, execution_hosts=hosts)
+    decision = decide(watched(cluster, session), status, now())
+    services.record_answer(session.id, status=status, decision=decision, cluster=cluster)
+    session.refresh_from_db()
+
+
+@pytest.fixture
+def ready(alice: User, demo_cluster: RunningCluster) -> InteractiveSession:
+    """A session of alice whose server was found on a computer, without a real job."""
+    session = launched(alice)
+    claim = services.claim_submission(session.id)
+    assert claim is not None
+    services.record_submitted(claim, job_id="7.pbs", folder="/home/alice/s", adopted=False)
+    answer(session, JobState.RUNNING, "node1")
+    services.record_server(session.id, SERVER)
+    services.record_ready(session.id)
+    session.refresh_from_db()
+    assert session.state == SessionState.READY
+    return session
+
+
+SERVER = Connection(host="node1", port=9000, base_url="/", flavor="identity", server="jupyter_server 2")
+
+
+@pytest.mark.parametrize(("state", "hosts"), [(JobState.QUEUED, ()), (JobState.HELD, ()), (JobState.RUNNING, ("n2",))])
+def test_a_job_that_left_its_computer_takes_the_secret_to_no_other_server_there(
+    ready: InteractiveSession, state: JobState, hosts: tuple[str, ...]
+) -> None:
+    code = grants.create_entry_code(session=ready, user=User.objects.get(), web_session_key="k", address="")
+    issued = grants.redeem_entry_code(label=ready.host_label, code=code)
+    assert issued is not None
+
+    def verdict() -> Verdict:
+        return selectors.open_target(label=ready.host_label, cookie_value=issued.cookie_value).verdict
+
+    assert verdict() is Verdict.OPEN
+    answer(ready, state, *hosts)
+    assert verdict() is Verdict.NOT_READY
+    assert not card_of(ready).can_connect
+
+
+def test_a_job_that_was_put_back_into_the_queue_can_be_opened_again_on_its_new_computer(
+    ready: InteractiveSession,
+) -> None:
+    answer(ready, JobState.QUEUED)
+    answer(ready, JobState.RUNNING, "node2")
+    services.record_server(ready.id, replace(SERVER, host="node2"))
+    services.record_ready(ready.id)
+    ready.refresh_from_db()
+    assert (ready.state, ready.upstream_host, ready.execution_host) == (SessionState.READY, "node2", "node2")
+    assert card_of(ready).can_connect
+    assert events_of(ready).count("session.started") == 2
+
+
+def test_a_requeued_job_gets_the_whole_time_to_start_again(ready: InteractiveSession) -> None:
+    long_ago = now() - dt.timedelta(hours=5)
+    InteractiveSession.objects.filter(pk=ready.pk).update(started_at=long_ago, state=SessionState.STARTING)
+    answer(ready, JobState.QUEUED)
+    answer(ready, JobState.RUNNING, "node1")
+    answer(ready, JobState.RUNNING, "node1")
+    assert ready.stop_requested_at is None
+
+
+def test_a_poll_round_looks_for_the_server_of_a_ready_session_that_lost_its_place(
+    demo_cluster: RunningCluster, alice: User
+) -> None:
+    session = drive(launched(alice), SessionState.READY)
+    host, port = session.upstream_host, session.upstream_port
+    answer(session, JobState.QUEUED)
+    assert session.upstream_host == ""
+    wait_for(lambda: one_round(session).upstream_host == host)
+    assert session.upstream_port == port
+
+
+def test_a_start_that_takes_too_long_does_not_overwrite_who_stopped_the_session(
+    ready: InteractiveSession, alice: User
+) -> None:
+    late = Decision(start_timed_out=True)
+    services.request_stop(session=ready, actor=alice, address="")
+    services.record_answer(ready.id, status=None, decision=late, cluster=clusters()[ready.cluster])
+    ready.refresh_from_db()
+    assert ready.stop_reason == EndReason.STOPPED_BY_USER
+    assert events_of(ready).count("session.stop_requested") == 1
+
+
+def test_a_server_that_answers_in_the_last_round_is_not_stopped_for_being_late(
+    demo_cluster: RunningCluster, alice: User
+) -> None:
+    session = launched(alice)
+    drive(session, SessionState.STARTING)
+    InteractiveSession.objects.filter(pk=session.pk).update(started_at=now() + dt.timedelta(hours=1))
+
+    def with_the_server_there() -> bool:
+        one_round(session)
+        return session.state == SessionState.READY
+
+    wait_for(with_the_server_there)
+    InteractiveSession.objects.filter(pk=session.pk).update(
+        state=SessionState.STARTING, started_at=now() - dt.timedelta(hours=1)
+    )
+    one_round(session)
+    assert session.state == SessionState.READY
