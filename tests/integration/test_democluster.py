@@ -160,6 +160,12 @@ def test_output_goes_where_it_was_asked_for(host: DemoHost) -> None:
     assert [(host.home() / name).read_text() for name in ("out.txt", "err.txt")] == ["out\n", "err\n"]
 
 
+def test_output_sent_to_the_null_device_leaves_the_device_open_to_all(host: DemoHost) -> None:
+    before = Path("/dev/null").stat().st_mode
+    host.wait(host.submit("-o /dev/null -j oe", "echo nothing\n"), "F")
+    assert Path("/dev/null").stat().st_mode == before
+
+
 def test_direct_output_can_be_read_while_the_job_runs(host: DemoHost) -> None:
     job = host.job(host.submit("-N live -k oed -j oe", "echo early; sleep 30\n"))
     path = host.home() / f"live.o{job.sequence}"

@@ -173,7 +173,8 @@ def deliver(job: Job, spool: Path, *, home_is_full: bool) -> bool:
             if home_is_full or not target.parent.is_dir():
                 raise OSError("no room, or no such folder")
             shutil.copyfile(spooled, target)
-            target.chmod(0o600)
+            if target.is_file():  # "-o /dev/null" is common, and as root this would close the device to everybody
+                target.chmod(0o600)
             spooled.unlink()
         except OSError:
             (spool / "undelivered").mkdir(exist_ok=True)
