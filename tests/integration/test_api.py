@@ -44,14 +44,9 @@ max_hours = 8
 def catalogue() -> Iterator[None]:
     """The portal's apps on a cluster that no test here needs to reach."""
     (FOLDER / "clusters.toml").write_text(CLUSTERS, encoding="utf-8")
-    _forget_parts()
+    parts.forget()
     yield
-    _forget_parts()
-
-
-def _forget_parts() -> None:
-    for made_once in (parts.clusters, parts.scheduler_of):
-        made_once.cache_clear()
+    parts.forget()
 
 
 class Api:
