@@ -78,7 +78,12 @@ class InteractiveSession(models.Model):
             models.Index(fields=["owner", "-created_at"], name="session_by_owner"),
         ]
         constraints = [
-            models.UniqueConstraint(fields=["cluster", "job_id"], condition=~Q(job_id=""), name="one_session_per_job"),
+            # of live ones: a scheduler that was set up anew begins to count anew
+            models.UniqueConstraint(
+                fields=["cluster", "job_id"],
+                condition=~Q(job_id="") & ~Q(state=SessionState.ENDED),
+                name="one_live_session_per_job",
+            ),
             models.CheckConstraint(
                 condition=Q(state=SessionState.ENDED, ended_at__isnull=False) & ~Q(end_reason="")
                 | ~Q(state=SessionState.ENDED),
