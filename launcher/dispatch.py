@@ -52,7 +52,14 @@ def _next_poll_key(cluster_id: str) -> str:
 
 def poll_soon(cluster_id: str) -> None:
     """Something changed: the next poll round of this cluster is due now."""
-    transaction.on_commit(lambda: cache.delete(_next_poll_key(cluster_id)))
+    transaction.on_commit(lambda: _hurry(cluster_id))
+
+
+def _hurry(cluster_id: str) -> None:
+    try:
+        cache.delete(_next_poll_key(cluster_id))
+    except redis.RedisError as error:  # the round comes a little later
+        log.warning("poll_not_hurried", cluster=cluster_id, error=str(error))
 
 
 def poll_again_in(cluster_id: str, seconds: float) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import structlog
 from django import forms
-from django.core.cache import cache
 from django.utils.translation import gettext as _
 
 from launcher import selectors, wording
 from launcher.catalog import App, FormField, LaunchChoices, default_choices, limits
 from launcher.clusters import Cluster
 from launcher.flows.launch import images_for
+from launcher.remember import remembered
 from launcher.services import LaunchRefused
 from portal.accounts.models import User
 from portal.errors import FootbridgeError
@@ -106,16 +106,11 @@ class LaunchForm(forms.Form):
     def _images(self) -> tuple[str, ...]:
         """Images on the cluster; none when it does not answer, a path can still be typed."""
         key = f"images:{self.cluster.id}:{self.user.username}"
-        kept = cache.get(key)
-        if isinstance(kept, tuple):
-            return kept
         try:
-            found = images_for(self.cluster, self.user.username)
+            return remembered(key, IMAGES_KEEP_SECONDS, lambda: images_for(self.cluster, self.user.username))
         except FootbridgeError as error:
-            log.info("images_not_listed", cluster=self.cluster.id, code=error.code)
+            log.info("images_not_listed", cluster=self.cluster.id, error=error.code)
             return ()
-        cache.set(key, found, IMAGES_KEEP_SECONDS)
-        return found
 
 
 def _values_of_last_time(app: App, user: User, again: str) -> dict[str, object]:

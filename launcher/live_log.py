@@ -5,11 +5,11 @@ Asked for by open pages every few seconds, so the answer is kept for a moment in
 
 from __future__ import annotations
 
-from django.core.cache import cache
-
+from launcher.clusters import Cluster
 from launcher.jobscript import LOG_NAME
 from launcher.models import InteractiveSession
 from launcher.parts import clusters, hands, hands_loop
+from launcher.remember import remembered
 from launcher.states import SessionState
 from portal.errors import FootbridgeError
 
@@ -24,19 +24,20 @@ def log_of(session: InteractiveSession) -> str:
         return session.log_tail
     if not session.folder or session.started_at is None:
         return ""
-    key = f"log:{session.pk}"
-    kept = cache.get(key)
-    if isinstance(kept, str):
-        return kept
+    return remembered(f"log:{session.pk}", KEEP_SECONDS, lambda: _ask(session))
+
+
+def _ask(session: InteractiveSession) -> str:
+    cluster = clusters().get(session.cluster)
+    if cluster is None:
+        return ""
     try:
-        text = hands_loop().run(_tail(session), WAIT_SECONDS)
+        return hands_loop().run(_tail(cluster, session), WAIT_SECONDS)
     except FootbridgeError:
-        text = ""
-    cache.set(key, text, KEEP_SECONDS)
-    return text
+        return ""
 
 
-async def _tail(session: InteractiveSession) -> str:
-    async with hands().files(clusters()[session.cluster], session.username, reason="log") as files:
+async def _tail(cluster: Cluster, session: InteractiveSession) -> str:
+    async with hands().files(cluster, session.username, reason="log") as files:
         tail = await files.read_tail(f"{session.folder}/{LOG_NAME}", TAIL_BYTES)
     return tail.data.decode("utf-8", errors="replace").replace("\x00", "")

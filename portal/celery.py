@@ -16,7 +16,7 @@ app = Celery("footbridge")
 app.conf.update(
     broker_url=_URL.replace("unix://", "redis+socket://", 1) if _URL.startswith("unix://") else _URL,
     broker_connection_retry_on_startup=True,
-    broker_transport_options={"visibility_timeout": 600, "socket_keepalive": True},
+    broker_transport_options={"visibility_timeout": 600, "socket_keepalive": True, "socket_connect_timeout": 5},
     task_ignore_result=True,
     task_acks_late=True,  # a worker that dies leaves its message to another; every task may run twice
     task_default_queue="footbridge",

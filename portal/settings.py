@@ -80,6 +80,7 @@ CACHES = {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": CONF.valkey_url,
         "KEY_PREFIX": "footbridge",
+        "OPTIONS": {"socket_timeout": 5, "socket_connect_timeout": 5},  # a page does not wait for a dead cache
     }
 }
 CHANNEL_LAYERS = {
