@@ -6,14 +6,16 @@ the same fact (a repeated task, a late answer) does nothing the second time.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.core.cache import cache
 from django.db import transaction
+from redis import RedisError
 
 from launcher import dispatch, sealing
 from launcher.catalog import App, LaunchChoices
@@ -21,6 +23,7 @@ from launcher.clusters import Cluster
 from launcher.connection import Connection
 from launcher.models import InteractiveSession
 from launcher.monitor import Decision
+from launcher.parts import clusters
 from launcher.schedulers.base import JobState, JobStatus
 from launcher.states import LIVE_STATES, EndReason, SessionState, may_move
 from portal import ids
@@ -35,6 +38,12 @@ if TYPE_CHECKING:
 
 CLAIM_SECONDS = 180
 """A submission takes at most this long; an older claim belongs to a worker that died."""
+
+CANCEL_AGAIN_SECONDS = 120
+"""A job that is still there so long after its cancel was accepted is cancelled again."""
+
+GIVE_UP_AFTER = dt.timedelta(days=7)
+"""When the cluster could not be asked for so long after somebody wanted the end, the session ends without its word."""
 
 PORTAL_ITSELF = "portal"
 """The actor of what nobody asked for."""
@@ -300,14 +309,22 @@ def _shown(session: InteractiveSession) -> tuple[object, ...]:
 
 def record_unreachable(session_ids: list[str]) -> None:
     """The scheduler gave no usable answer about these: a flag with a time, never a state."""
+    if not session_ids:
+        return
     with transaction.atomic():
         rows = InteractiveSession.objects.select_for_update().filter(
             pk__in=session_ids, state__in=LIVE_STATES, unreachable_since__isnull=True
         )
-        for session in rows:
+        for session in rows.order_by("pk"):  # in one order, or two rounds at once could wait for each other
             session.unreachable_since = now()
             session.save(update_fields=["unreachable_since"])
             dispatch.tell_browsers(session)
+
+
+def record_clusters_gone(known: Collection[str]) -> None:
+    """Sessions on clusters that left the clusters file: nobody asks about them any more."""
+    rows = InteractiveSession.objects.filter(state__in=LIVE_STATES, unreachable_since__isnull=True)
+    record_unreachable(list(rows.exclude(cluster__in=known).values_list("pk", flat=True)))
 
 
 def record_server(session_id: str, connection: Connection) -> None:
@@ -353,6 +370,8 @@ def request_stop(*, session: InteractiveSession, actor: User, address: str) -> N
             reason=EndReason.STOPPED_BY_USER if by_owner else EndReason.STOPPED_BY_ADMIN,
             address=address,
         )
+        if locked.cluster not in clusters():
+            _end(locked, reason=EndReason(locked.stop_reason), code="ended.cluster_gone", params={})
 
 
 def _request_stop(
@@ -360,33 +379,54 @@ def _request_stop(
 ) -> None:
     session.stop_requested_at, session.stop_requested_by, session.stop_reason = now(), actor, reason
     session.end_code = code
-    record(
-        events.SessionStopRequested(by_owner=by_owner, reason=reason),
-        actor=actor,
-        address=address,
-        session_id=session.id,
-    )
     if session.job_id:
         _move(session, SessionState.STOPPING)
         dispatch.cancel(session.id)
     else:
         dispatch.submit(session.id)  # whoever holds or gets the claim finds out whether a job exists
     session.save()
+    record(
+        events.SessionStopRequested(by_owner=by_owner, reason=reason),
+        actor=actor,
+        address=address,
+        session_id=session.id,
+    )
     dispatch.drop_access(session_id=session.id)
     dispatch.tell_browsers(session)
     dispatch.poll_soon(session.cluster)
+
+
+def needs_cancel(session: InteractiveSession) -> bool:
+    """Whether somebody wants the end, and the scheduler has not accepted it, or long ago and the job is still there."""
+    if session.state != SessionState.STOPPING or not session.job_id:
+        return False
+    return session.cancelled_at is None or now() - session.cancelled_at > dt.timedelta(seconds=CANCEL_AGAIN_SECONDS)
 
 
 def record_cancelled(session_id: str) -> None:
     """The scheduler accepted the cancel. The session ends when the scheduler says that the job has."""
     with transaction.atomic():
         session = InteractiveSession.objects.select_for_update().get(pk=session_id)
-        if session.state == SessionState.ENDED or session.cancelled_at is not None:
+        if session.state == SessionState.ENDED:
             return
+        is_first = session.cancelled_at is None
         session.cancelled_at = now()
         session.save(update_fields=["cancelled_at"])
-        record(events.SessionCancelled(job_id=session.job_id), actor=session.username, session_id=session.id)
+        if is_first:
+            record(events.SessionCancelled(job_id=session.job_id), actor=session.username, session_id=session.id)
         dispatch.poll_soon(session.cluster)
+
+
+def give_up_stopping(session_id: str) -> None:
+    """End a session whose end was wanted long ago, on a cluster that could not be asked about it ever since."""
+    with transaction.atomic():
+        session = InteractiveSession.objects.select_for_update().filter(pk=session_id).first()
+        if session is None or session.state == SessionState.ENDED:
+            return
+        wanted_since, silent_since = session.stop_requested_at, session.unreachable_since
+        if wanted_since is None or silent_since is None or now() - max(wanted_since, silent_since) < GIVE_UP_AFTER:
+            return
+        _end(session, reason=EndReason(session.stop_reason), code="ended.given_up", params={})
 
 
 def end_session(
@@ -458,8 +498,9 @@ def record_folder_removed(session_id: str) -> None:
 def record_access_denied(*, session_id: str, username: str, door: str, cause: str, address: str) -> None:
     """Somebody tried a session that is not theirs. The same person and cause is kept once in ten minutes."""
     key = f"denied:{sealing.digest(f'{session_id}|{username or address}|{cause}')}"
-    if not cache.add(key, 1, 600):
-        return
+    with contextlib.suppress(RedisError):  # without the cache every attempt is kept
+        if not cache.add(key, 1, 600):
+            return
     with transaction.atomic():
         record(
             events.SessionAccessDenied(door=door, cause=cause),

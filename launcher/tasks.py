@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 from django.core.cache import cache
 
-from launcher import dispatch
+from launcher import dispatch, services
 from launcher.flows import cancel as cancel_flow
 from launcher.flows import cleanup as cleanup_flow
 from launcher.flows import poll as poll_flow
@@ -15,6 +15,7 @@ from launcher.parts import clusters
 WORKER_SEEN = "worker:seen"
 """Key in the shared cache: set while a worker takes beat's messages."""
 WORKER_SEEN_SECONDS = 30
+POLL_EXPIRES_SECONDS = 30
 
 
 @shared_task(name="launcher.submit", ignore_result=True)
@@ -41,7 +42,9 @@ def tick() -> None:
     cache.set(WORKER_SEEN, 1, WORKER_SEEN_SECONDS)
     for cluster_id in clusters():
         if dispatch.poll_is_due(cluster_id):
-            poll.apply_async(args=[cluster_id], expires=30)
+            dispatch.poll_again_in(cluster_id, POLL_EXPIRES_SECONDS)  # one message at a time is enough
+            poll.apply_async(args=[cluster_id], expires=POLL_EXPIRES_SECONDS)
+    services.record_clusters_gone(set(clusters()))
 
 
 @shared_task(name="launcher.clean_up", ignore_result=True)

@@ -9,7 +9,6 @@ from launcher.flows.ask import ask
 from launcher.models import InteractiveSession
 from launcher.parts import clusters, hands_loop
 from launcher.schedulers.base import CancelOutcome
-from launcher.states import SessionState
 from portal.errors import FootbridgeError
 
 log = structlog.get_logger(__name__)
@@ -17,10 +16,10 @@ log = structlog.get_logger(__name__)
 
 def cancel(session_id: str) -> None:
     """Ask the scheduler to end the job. When it does not answer, the poll round asks again."""
-    session = InteractiveSession.objects.filter(pk=session_id, state=SessionState.STOPPING).exclude(job_id="").first()
-    if session is None or session.cancelled_at is not None:
+    session = InteractiveSession.objects.filter(pk=session_id).first()
+    cluster = clusters().get(session.cluster) if session is not None else None
+    if session is None or cluster is None or not services.needs_cancel(session):
         return
-    cluster = clusters()[session.cluster]
     try:
         outcome = hands_loop().run(
             ask(
@@ -32,7 +31,7 @@ def cancel(session_id: str) -> None:
             cluster.connect_timeout_seconds + cluster.command_timeout_seconds,
         )
     except FootbridgeError as error:
-        log.warning("cancel_postponed", session=session_id, code=error.code, detail=error.detail)
+        log.warning("cancel_postponed", session=session_id, error=error.code, detail=error.detail)
         services.record_unreachable([session_id])
         return
     if outcome is not CancelOutcome.UNKNOWN:

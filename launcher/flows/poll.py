@@ -79,10 +79,11 @@ def _take_up_what_was_dropped(cluster: Cluster, live: list[InteractiveSession]) 
         dispatch.submit(session.id)
     for session in live:
         asked_at = session.stop_requested_at
-        if session.state != SessionState.STOPPING or session.cancelled_at is not None or asked_at is None:
+        if asked_at is None or (now() - asked_at).total_seconds() <= wait_seconds:
             continue
-        if (now() - asked_at).total_seconds() > wait_seconds:
+        if services.needs_cancel(session):
             dispatch.cancel(session.id)
+        services.give_up_stopping(session.id)
 
 
 def _interval_seconds(cluster: Cluster) -> float:

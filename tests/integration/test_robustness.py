@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from django.conf import settings
+from django.test import Client, override_settings
 
-from launcher import grants, selectors, services
+from launcher import dispatch, grants, selectors, services
 from launcher.cards import card_of
 from launcher.connection import Connection
 from launcher.flows.ask import ask
@@ -21,9 +25,11 @@ from launcher.parts import clusters, hands_loop
 from launcher.proxy.access_types import Verdict
 from launcher.schedulers.base import JobState, JobStatus
 from launcher.states import EndReason, SessionState
+from launcher.tasks import tick
 from portal.accounts.models import User
 from portal.clock import now
 from tests.conftest import RunningCluster, wait_for
+from tests.settings import FOLDER
 from tests.story import drive, events_of, one_round
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.integration]
@@ -198,8 +204,6 @@ def test_a_job_that_came_too_late_for_its_session_is_cancelled(
 def test_a_stop_whose_message_is_lost_is_taken_up_by_the_poll_round(
     demo_cluster: RunningCluster, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from launcher import dispatch
-
     session = launched(alice)
     claim = services.claim_submission(session.id)
     assert claim is not None
@@ -371,3 +375,83 @@ def test_a_server_that_answers_in_the_last_round_is_not_stopped_for_being_late(
     )
     one_round(session)
     assert session.state == SessionState.READY
+
+
+# Sessions that could stay for ever
+
+
+def test_a_job_id_that_the_scheduler_gives_out_again_fits_a_new_session(ready: InteractiveSession, bob: User) -> None:
+    services.end_session(ready.id, reason=EndReason.COMPLETED, code="ended.completed", params={})
+    session = launched(bob)
+    claim = services.claim_submission(session.id)
+    assert claim is not None
+    assert services.record_submitted(claim, job_id=ready.job_id, folder="/home/bob/s", adopted=False)
+
+
+def test_a_cancel_that_the_scheduler_accepted_and_forgot_is_sent_again(
+    ready: InteractiveSession, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services.request_stop(session=ready, actor=alice, address="")
+    services.record_cancelled(ready.id)
+    sent: list[str] = []
+    monkeypatch.setattr(dispatch, "cancel", sent.append)
+    poll(ready.cluster)
+    assert sent == []
+    long_ago = now() - dt.timedelta(minutes=10)
+    InteractiveSession.objects.filter(pk=ready.pk).update(
+        stop_requested_at=long_ago, cancelled_at=long_ago, missing_count=0
+    )
+    poll(ready.cluster)
+    assert sent == [ready.id]
+    services.record_cancelled(ready.id)
+    assert events_of(ready).count("session.cancelled") == 1
+
+
+def test_a_session_on_a_cluster_that_left_the_clusters_file_can_be_stopped(
+    ready: InteractiveSession, alice: User
+) -> None:
+    InteractiveSession.objects.filter(pk=ready.pk).update(cluster="gone")
+    services.request_stop(session=ready, actor=alice, address="")
+    ready.refresh_from_db()
+    assert (ready.state, ready.end_code) == (SessionState.ENDED, "ended.cluster_gone")
+    assert events_of(ready)[-2:] == ["session.stop_requested", "session.ended"]
+
+
+def test_a_session_on_a_cluster_that_left_the_clusters_file_is_shown_as_out_of_reach(
+    ready: InteractiveSession,
+) -> None:
+    InteractiveSession.objects.filter(pk=ready.pk).update(cluster="gone")
+    tick()
+    ready.refresh_from_db()
+    assert ready.unreachable_since is not None
+
+
+@pytest.mark.parametrize(("days", "state"), [(6, SessionState.STOPPING), (8, SessionState.ENDED)])
+def test_a_stop_is_given_up_when_the_cluster_could_not_be_asked_for_a_week(
+    demo_cluster: RunningCluster, ready: InteractiveSession, alice: User, days: int, state: SessionState
+) -> None:
+    services.request_stop(session=ready, actor=alice, address="")
+    long_ago = now() - dt.timedelta(days=days)
+    InteractiveSession.objects.filter(pk=ready.pk).update(
+        username="nobody-here", stop_requested_at=long_ago, unreachable_since=long_ago
+    )
+    poll(ready.cluster)
+    ready.refresh_from_db()
+    assert ready.state == state
+
+
+def test_what_was_committed_stands_when_valkey_is_away(ready: InteractiveSession, as_alice: Client) -> None:
+    with valkey_away():
+        assert as_alice.get(f"/sessions/{ready.id}/").status_code == 200
+        assert as_alice.get("/launch/jupyter-container/").status_code == 200
+        assert as_alice.post(f"/sessions/{ready.id}/stop/").status_code == 302
+    ready.refresh_from_db()
+    assert ready.state == SessionState.STOPPING
+
+
+@contextlib.contextmanager
+def valkey_away() -> Iterator[None]:
+    """Valkey cannot be reached by the cache."""
+    nowhere = {"default": {**settings.CACHES["default"], "LOCATION": f"unix://{FOLDER}/nothing-here.sock"}}
+    with override_settings(CACHES=nowhere):
+        yield
