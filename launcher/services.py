@@ -118,8 +118,6 @@ def create_session(
             created_at=now(),
             secret_encrypted=sealing.seal(ids.secret()),
         )
-        if settings.CONF.session_address == "path":
-            session.base_url = f"/s/{session.id}/"
         session.full_clean()
         session.save(force_insert=True)
         record(

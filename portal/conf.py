@@ -54,9 +54,6 @@ class Conf(BaseSettings):
     Empty: ``http://localhost:<port>``."""
     sessions_domain: str = "localhost"
     """Each session is served at ``<random>.<sessions_domain>``, which needs wildcard DNS, except for ``localhost``."""
-    session_address: Literal["origin", "path"] = "origin"
-    """``origin``: an own host name per session. ``path``: below ``/s/`` on the portal's own host, for sites without
-    wildcard DNS; notebook pages then share the portal's origin."""
     trusted_proxies: Names = ()
     """Addresses of reverse proxies in front of the portal whose ``X-Forwarded-For`` is believed."""
 
@@ -85,6 +82,10 @@ class Conf(BaseSettings):
     """Accounts that are administrators."""
     administrator_groups: Names = ()
     """Members of these groups on the cluster are administrators."""
+    auditors: Names = ()
+    """Accounts that are auditors: they see all sessions and the audit log, and change nothing."""
+    auditor_groups: Names = ()
+    """Members of these groups on the cluster are auditors."""
     allowed_groups: Names = ()
     """When set, only members of these groups on the cluster may sign in."""
     sessions_per_user: int = Field(default=1, ge=1, le=100)
@@ -100,7 +101,14 @@ class Conf(BaseSettings):
     """How much is logged."""
 
     @field_validator(
-        "trusted_proxies", "auth", "administrators", "administrator_groups", "allowed_groups", mode="before"
+        "trusted_proxies",
+        "auth",
+        "administrators",
+        "administrator_groups",
+        "auditors",
+        "auditor_groups",
+        "allowed_groups",
+        mode="before",
     )
     @classmethod
     def _split_names(cls, value: object) -> object:
@@ -110,6 +118,11 @@ class Conf(BaseSettings):
     @classmethod
     def _split_paths(cls, value: object) -> object:
         return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
+
+    @field_validator("ssh_ca_key_file", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return value or None
 
     @field_validator("secret_key")
     @classmethod

@@ -101,11 +101,13 @@ LOGIN_REDIRECT_URL = "launcher:home"
 LOGOUT_REDIRECT_URL = "accounts:sign-in"
 
 SESSION_COOKIE_AGE = int(CONF.hours_signed_in * 3600)
-SESSION_COOKIE_NAME = "__Host-portal" if CONF.is_https else "portal"
+# Browsers share cookies among the ports of a host: two demos on one machine must not sign each other out.
+_PORTAL_COOKIE = "__Host-portal" if CONF.is_https else f"portal-{CONF.port}"
+SESSION_COOKIE_NAME = _PORTAL_COOKIE
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = CONF.is_https
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
-CSRF_COOKIE_NAME = "__Host-portal-csrf" if CONF.is_https else "portal-csrf"
+CSRF_COOKIE_NAME = f"{_PORTAL_COOKIE}-csrf"
 CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_TRUSTED_ORIGINS = [CONF.portal_url]
 CSRF_FAILURE_VIEW = "portal.errors_views.csrf_failure"

@@ -14,7 +14,9 @@ def may_sign_in(conf: Conf, groups: Collection[str]) -> bool:
 
 
 def role_of(conf: Conf, username: str, groups: Collection[str]) -> Role:
-    """The role that the settings give this account. Auditors are named in the portal, not in the settings."""
+    """The role that the settings give this account; the stronger one where two fit."""
     if username in conf.administrators or set(conf.administrator_groups) & set(groups):
         return Role.ADMINISTRATOR
+    if username in conf.auditors or set(conf.auditor_groups) & set(groups):
+        return Role.AUDITOR
     return Role.USER

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db import transaction
 
 from portal.accounts import policy, throttle
-from portal.accounts.models import Role, User
+from portal.accounts.models import User
 from portal.accounts.ways import WAYS, Identity
 from portal.audit import events
 from portal.audit.services import record
@@ -30,14 +30,17 @@ class SignInRefused(FootbridgeError):
 
 
 def sign_in(*, username: str, password: str, address: str) -> User:
-    """The user whose password this is. Raises SignInRefused, with the attempt audited."""
+    """The user whose password this is. Raises SignInRefused, with the attempt audited unless there are too many."""
     username = username.strip()
     if not username or not password:
         raise SignInRefused(code="sign_in.empty")
+    turn = throttle.take_attempt(username, address, settings.CONF.sign_in_attempts)
+    if not turn.granted:
+        if turn.is_first_refusal:
+            raise _refused(username, address, way="", cause="throttled", code="sign_in.throttled")
+        raise SignInRefused(code="sign_in.throttled")
     if not _USERNAME.fullmatch(username):
         raise _refused(username, address, way="", cause="name", code="sign_in.wrong")
-    if not throttle.take_attempt(username, address, settings.CONF.sign_in_attempts):
-        raise _refused(username, address, way="", cause="throttled", code="sign_in.throttled")
     way, identity = _identify(username, password, address)
     throttle.forget_attempts(username, address)
     if not policy.may_sign_in(settings.CONF, identity.groups):
@@ -47,9 +50,7 @@ def sign_in(*, username: str, password: str, address: str) -> User:
         if user.is_active:
             user.groups_on_cluster = list(identity.groups)
             user.display_name = identity.display_name or user.display_name
-            granted = policy.role_of(settings.CONF, user.username, identity.groups)
-            if granted == Role.ADMINISTRATOR or user.role == Role.ADMINISTRATOR:
-                user.role = granted
+            user.role = policy.role_of(settings.CONF, user.username, identity.groups)
             user.full_clean(exclude=["password"])
             user.save()
             record(events.UserSignedIn(way=way), actor=user.username, address=address)

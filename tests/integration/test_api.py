@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.http import HttpResponse
 from django.test import Client
 
@@ -150,7 +151,7 @@ def test_browser_with_the_csrf_token_may_write(alice: User) -> None:
     browser = Client(enforce_csrf_checks=True)
     browser.force_login(alice, backend="portal.accounts.backends.PortalBackend")
     token = "a" * 32
-    browser.cookies["portal-csrf"] = token
+    browser.cookies[settings.CSRF_COOKIE_NAME] = token
     response = browser.post(
         "/api/v1/sessions",
         {"app": "jupyter"},
@@ -164,7 +165,7 @@ def test_browser_on_another_site_may_not_write(alice: User) -> None:
     browser = Client(enforce_csrf_checks=True)
     browser.force_login(alice, backend="portal.accounts.backends.PortalBackend")
     token = "a" * 32
-    browser.cookies["portal-csrf"] = token
+    browser.cookies[settings.CSRF_COOKIE_NAME] = token
     response = browser.post(
         "/api/v1/sessions",
         {"app": "jupyter"},
