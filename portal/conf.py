@@ -22,6 +22,10 @@ Names = Annotated[tuple[str, ...], NoDecode]
 """Several names in one variable, separated by commas or spaces."""
 
 
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
+"""Several secrets in one variable, separated by commas or spaces."""
+
+
 def _private(path: Path) -> bool:
     """Whether nobody but the owner may read ``path``."""
     return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
@@ -34,6 +38,8 @@ class Conf(BaseSettings):
 
     secret_key: SecretStr
     """Signs cookies. At least 32 characters, random."""
+    secret_key_fallbacks: Secrets = ()
+    """Secret keys of earlier, newest first: what they signed stays valid while a new key takes over."""
     demo: bool = False
     """Set by ``manage.py demo`` only: allows plain HTTP and says on every page that this is a demonstration."""
     demo_cluster_port: int = Field(default=0, ge=0, le=65535)
@@ -101,6 +107,7 @@ class Conf(BaseSettings):
     """How much is logged."""
 
     @field_validator(
+        "secret_key_fallbacks",
         "trusted_proxies",
         "auth",
         "administrators",

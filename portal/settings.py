@@ -17,6 +17,7 @@ configure_logs(log_format=CONF.log_format, level=CONF.log_level)
 LOGGING_CONFIG = None
 
 SECRET_KEY = CONF.secret_key.get_secret_value()
+SECRET_KEY_FALLBACKS = [key.get_secret_value() for key in CONF.secret_key_fallbacks]
 DEBUG = CONF.debug
 _PORTAL_HOST = urlsplit(CONF.portal_url).hostname or "localhost"
 _PORT = urlsplit(CONF.portal_url).port
