@@ -7,6 +7,7 @@ counted before the password is checked; otherwise many at once would all pass.
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
 from django.core.cache import cache
 
@@ -22,9 +23,16 @@ def _keys(username: str, address: str) -> tuple[tuple[str, int], ...]:
     return (key("account", username.lower()), 1), (key("address", address), ADDRESS_FACTOR)
 
 
-def take_attempt(username: str, address: str, allowed: int) -> bool:
-    """Count an attempt; whether it may go on to the cluster."""
-    may = True
+class Turn(NamedTuple):
+    """What becomes of an attempt."""
+
+    granted: bool  # it may go on to the cluster
+    is_first_refusal: bool  # of this account or this address: worth an entry in the log, those after it are not
+
+
+def take_attempt(username: str, address: str, allowed: int) -> Turn:
+    """Count an attempt."""
+    beyond: list[int] = []
     for key, factor in _keys(username, address):
         cache.add(key, 0, WINDOW_SECONDS)
         try:
@@ -32,8 +40,8 @@ def take_attempt(username: str, address: str, allowed: int) -> bool:
         except ValueError:  # it ran out between the two calls
             cache.set(key, 1, WINDOW_SECONDS)
             count = 1
-        may = may and count <= allowed * factor
-    return may
+        beyond.append(count - allowed * factor)
+    return Turn(granted=max(beyond) <= 0, is_first_refusal=1 in beyond)
 
 
 def forget_attempts(username: str, address: str) -> None:
