@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-_HIDDEN = ("password", "secret", "token", "cookie", "authorization", "private_key", "code")
+_HIDDEN = ("password", "secret", "token", "cookie", "authorization", "private_key", "entry_code")
 
 
 def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
