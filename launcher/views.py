@@ -38,11 +38,19 @@ def _session_or_404(request: HttpRequest, session_id: str) -> InteractiveSession
     if session is None:
         raise Http404
     if not selectors.may_see(user, session):
-        services.record_access_denied(
-            session_id=session.pk, username=user.username, door="portal", cause="stranger", address=address_of(request)
-        )
+        _note_denied(request, session, "stranger")
         raise Http404
     return session
+
+
+def _note_denied(request: HttpRequest, session: InteractiveSession, cause: str) -> None:
+    services.record_access_denied(
+        session_id=session.pk,
+        username=signed_in_user(request).username,
+        door="portal",
+        cause=cause,
+        address=address_of(request),
+    )
 
 
 @login_required
@@ -145,6 +153,7 @@ def connect(request: HttpRequest, session_id: str) -> HttpResponse:
     """Into the notebook: a one-time code, then the session's own address."""
     session = _session_or_404(request, session_id)
     if not selectors.may_open(signed_in_user(request), session):
+        _note_denied(request, session, "not_owner")
         raise Http404
     if not session.is_live:
         return redirect("launcher:session", session_id=session.pk)
@@ -191,6 +200,7 @@ def stop(request: HttpRequest, session_id: str) -> HttpResponse:
     session = _session_or_404(request, session_id)
     user = signed_in_user(request)
     if not selectors.may_stop(user, session):
+        _note_denied(request, session, "may_not_stop")
         raise Http404
     services.request_stop(session=session, actor=user, address=address_of(request))
     return redirect("launcher:session", session_id=session.pk)

@@ -156,6 +156,7 @@ def _stop(request: HttpRequest, session_id: str) -> Status[schemas.SessionOut]:
     user = writer_of(request)
     session = _visible(request, user, session_id)
     if not selectors.may_stop(user, session):
+        _note_denied(request, user, session, "may_not_stop")
         raise ApiError(403, "session.not_yours", _("You may see this session, but not stop it."))
     services.request_stop(session=session, actor=user, address=address_of(request))
     session.refresh_from_db()
@@ -170,15 +171,15 @@ def _visible(request: HttpRequest, user: User, session_id: str) -> InteractiveSe
     if session is None:
         raise Http404
     if not selectors.may_see(user, session):
-        services.record_access_denied(
-            session_id=session.pk,
-            username=user.username,
-            door="api",
-            cause="stranger",
-            address=address_of(request),
-        )
+        _note_denied(request, user, session, "stranger")
         raise Http404
     return session
+
+
+def _note_denied(request: HttpRequest, user: User, session: InteractiveSession, cause: str) -> None:
+    services.record_access_denied(
+        session_id=session.pk, username=user.username, door="api", cause=cause, address=address_of(request)
+    )
 
 
 def _is_session_id(text: str) -> bool:
