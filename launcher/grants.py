@@ -6,12 +6,14 @@ request that uses it. The cookie's value is random; the database keeps its SHA-2
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from dataclasses import dataclass
 
 from django.conf import settings
 from django.core.cache import cache
 from django.db import transaction
+from redis import RedisError
 
 from launcher import dispatch, sealing
 from launcher.models import AccessGrant, InteractiveSession
@@ -37,6 +39,10 @@ def _key(code: str) -> str:
     return f"entry:{sealing.digest(code)}"
 
 
+def _signed_out_key(web_session_digest: str) -> str:
+    return f"signed-out:{web_session_digest}"
+
+
 def create_entry_code(*, session: InteractiveSession, user: User, web_session_key: str, address: str) -> str:
     """A one-time code for ``session``'s own address. The caller has checked that ``user`` may open it."""
     code = ids.secret()
@@ -56,6 +62,8 @@ def redeem_entry_code(*, label: str, code: str) -> GrantIssued | None:
     value = cache.get(_key(code))
     if value is None or not cache.delete(_key(code)):  # only one of two racing requests deletes it
         return None
+    if cache.get(_signed_out_key(value["web_session"])) is not None:
+        return None
     session = InteractiveSession.objects.filter(pk=value["session"], host_label=label).first()
     user = User.objects.filter(pk=value["user"], is_active=True).first()
     if session is None or user is None:
@@ -73,10 +81,16 @@ def redeem_entry_code(*, label: str, code: str) -> GrantIssued | None:
     return GrantIssued(cookie_value=cookie_value, session_id=session.pk, expires_at=grant.expires_at)
 
 
+def delete_expired() -> None:
+    """Grants that ran out a day ago are of no use to anybody."""
+    AccessGrant.objects.filter(expires_at__lt=now() - dt.timedelta(days=1)).delete()
+
+
 def revoke_web_session(*, user: User, web_session_key: str) -> None:
     """Sign-out: every notebook that was entered from this portal session is closed."""
+    digest = sealing.digest(web_session_key)
+    with contextlib.suppress(RedisError):  # without the cache no code can be redeemed either
+        cache.set(_signed_out_key(digest), 1, 2 * CODE_SECONDS)  # a code that is on its way must not open it again
     with transaction.atomic():
-        AccessGrant.objects.filter(web_session_digest=sealing.digest(web_session_key), revoked_at__isnull=True).update(
-            revoked_at=now()
-        )
+        AccessGrant.objects.filter(web_session_digest=digest, revoked_at__isnull=True).update(revoked_at=now())
         dispatch.drop_access(user_id=user.pk)

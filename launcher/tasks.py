@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from celery import shared_task
+from django.contrib.sessions.backends.db import SessionStore
 from django.core.cache import cache
 
-from launcher import dispatch, services
+from launcher import dispatch, grants, services
 from launcher.flows import cancel as cancel_flow
 from launcher.flows import cleanup as cleanup_flow
 from launcher.flows import poll as poll_flow
@@ -49,5 +50,7 @@ def tick() -> None:
 
 @shared_task(name="launcher.clean_up", ignore_result=True)
 def clean_up() -> None:
-    """Remove session folders that have been kept long enough."""
+    """Remove what has been kept long enough: expired sign-ins and grants, and session folders."""
+    SessionStore.clear_expired()
+    grants.delete_expired()
     cleanup_flow.clean_up()

@@ -19,7 +19,7 @@ from portal.clock import now
 log = structlog.get_logger(__name__)
 
 AT_A_TIME = 200
-"""Folders in one run; the rest comes with the next one."""
+"""Folders of a cluster in one run; the rest comes with the next one."""
 
 USER_SECONDS = 60
 
@@ -43,7 +43,8 @@ def _due(cluster: Cluster) -> dict[str, list[InteractiveSession]]:
     rows = InteractiveSession.objects.filter(
         cluster=cluster.id, state=SessionState.ENDED, ended_at__lt=kept_until, folder_removed_at__isnull=True
     )
-    for session in rows.exclude(folder="").order_by("ended_at")[:AT_A_TIME]:
+    # in any order: folders that cannot be removed, of accounts that are closed, must not be all that is ever tried
+    for session in rows.exclude(folder="").order_by("?")[:AT_A_TIME]:
         due.setdefault(session.username, []).append(session)
     return due
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.test import Client, override_settings
 
 from launcher import dispatch, grants, selectors, services
@@ -19,14 +20,16 @@ from launcher.flows.ask import ask
 from launcher.flows.launch import launch
 from launcher.flows.poll import poll, watched
 from launcher.flows.submit import submit
-from launcher.models import InteractiveSession
+from launcher.models import AccessGrant, InteractiveSession
 from launcher.monitor import Decision, decide
 from launcher.parts import clusters, hands_loop
 from launcher.proxy.access_types import Verdict
 from launcher.schedulers.base import JobState, JobStatus
 from launcher.states import EndReason, SessionState
-from launcher.tasks import tick
-from portal.accounts.models import User
+from launcher.tasks import clean_up, tick
+from portal.accounts.models import Role, User
+from portal.audit.models import AuditEvent
+from portal.audit.selectors import verify
 from portal.clock import now
 from tests.conftest import RunningCluster, wait_for
 from tests.settings import FOLDER
@@ -455,3 +458,88 @@ def valkey_away() -> Iterator[None]:
     nowhere = {"default": {**settings.CACHES["default"], "LOCATION": f"unix://{FOLDER}/nothing-here.sock"}}
     with override_settings(CACHES=nowhere):
         yield
+
+
+# Doors
+
+
+def test_guessing_goes_on_and_the_audit_log_does_not_grow_with_it(
+    demo_cluster: RunningCluster, db: None, client: Client
+) -> None:
+    def guess(username: str) -> int:
+        return client.post("/sign-in/", {"username": username, "password": "wrong"}).status_code
+
+    assert [guess("not a name") for _ in range(12)][-1] == 429
+    assert AuditEvent.objects.count() == 6  # five that were judged, and that there are too many
+
+
+@pytest.mark.parametrize(("door", "cause"), [("connect", "not_owner"), ("stop", "may_not_stop")])
+def test_an_auditor_who_tries_more_than_to_look_is_refused_and_it_is_kept(
+    ready: InteractiveSession, as_bob: Client, bob: User, door: str, cause: str
+) -> None:
+    User.objects.filter(pk=bob.pk).update(role=Role.AUDITOR)
+    assert as_bob.post(f"/sessions/{ready.id}/{door}/").status_code == 404
+    event = AuditEvent.objects.get(name="session.access_denied", session_id=ready.id)
+    assert (event.actor, event.data["cause"]) == ("bob", cause)
+
+
+def test_a_code_that_is_on_its_way_while_its_owner_signs_out_opens_nothing(
+    ready: InteractiveSession, as_alice: Client
+) -> None:
+    code = as_alice.post(f"/sessions/{ready.id}/connect/").headers["Location"].rpartition("code=")[2]
+    as_alice.post("/sign-out/")
+    assert grants.redeem_entry_code(label=ready.host_label, code=code) is None
+
+
+def test_what_ran_out_is_deleted(ready: InteractiveSession, as_alice: Client) -> None:
+    code = as_alice.post(f"/sessions/{ready.id}/connect/").headers["Location"].rpartition("code=")[2]
+    assert grants.redeem_entry_code(label=ready.host_label, code=code) is not None
+    AccessGrant.objects.update(expires_at=now() - dt.timedelta(days=2))
+    Session.objects.update(expire_date=now() - dt.timedelta(days=2))
+    clean_up()
+    assert not AccessGrant.objects.exists()
+    assert not Session.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [
+        ("/?page=1%00", 200),
+        ("/history/?page=" + "9" * 10_000, 200),
+        ("/launch/jupyter/?again=%00", 200),
+        ("/launch/jupyter/?again=" + "a" * 10_000, 200),
+        ("/sessions/" + "a" * 10_000 + "/", 404),
+        ("/sessions/by-address/" + "a" * 10_000 + "/", 404),
+        ("/launch/" + "a" * 10_000 + "/", 404),
+        ("/sign-in/?next=" + "/" * 10_000, 302),
+    ],
+)
+def test_addresses_of_any_length_are_answered(
+    demo_cluster: RunningCluster, as_alice: Client, url: str, status: int
+) -> None:
+    assert as_alice.get(url, headers={"Accept-Language": "x" * 10_000}).status_code == status
+
+
+def test_a_number_of_any_length_is_a_mistake_of_the_form(as_admin: Client) -> None:
+    for value in ("9" * 30, "9" * 10_000, "-1", "\x00"):
+        answered = as_admin.post("/administration/users/", {"user": value, "sessions_allowed": value})
+        assert answered.status_code in (200, 404)
+
+
+@pytest.mark.parametrize("field", ["title", "folder", "environment", "queue", "memory", "hours", "cores", "gpus"])
+@pytest.mark.parametrize("value", ["\x00", "\ud800", "x" * 10_000, "９" * 10_000, "1e400", [], {}, None, -1, 10**30])
+def test_no_value_of_a_launch_is_an_error_of_the_portal(
+    demo_cluster: RunningCluster, alice: User, field: str, value: object
+) -> None:
+    with contextlib.suppress(services.LaunchRefused):
+        launch(user=alice, app_id="jupyter", raw={**RAW, field: value}, address="")
+
+
+def test_a_new_secret_key_goes_on_with_the_old_ones_audit_log(ready: InteractiveSession) -> None:
+    with override_settings(SECRET_KEY="a new key of more than thirty-two letters", SECRET_KEY_FALLBACKS=[]):
+        assert verify().broken is not None
+    old = settings.SECRET_KEY
+    with override_settings(SECRET_KEY="a new key of more than thirty-two letters", SECRET_KEY_FALLBACKS=[old]):
+        services.end_session(ready.id, reason=EndReason.COMPLETED, code="ended.completed", params={})
+        assert verify().broken is None
+        assert not AuditEvent.objects.filter(name="audit.chain_broken").exists()
