@@ -6,19 +6,25 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('launcher', '0002_folder_removed'),
+        ("launcher", "0002_folder_removed"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.RemoveConstraint(
-            model_name='interactivesession',
-            name='one_session_per_job',
+            model_name="interactivesession",
+            name="one_session_per_job",
         ),
         migrations.AddConstraint(
-            model_name='interactivesession',
-            constraint=models.UniqueConstraint(condition=models.Q(models.Q(('job_id', ''), _negated=True), models.Q(('state', launcher.states.SessionState['ENDED']), _negated=True)), fields=('cluster', 'job_id'), name='one_live_session_per_job'),
+            model_name="interactivesession",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(
+                    models.Q(("job_id", ""), _negated=True),
+                    models.Q(("state", launcher.states.SessionState["ENDED"]), _negated=True),
+                ),
+                fields=("cluster", "job_id"),
+                name="one_live_session_per_job",
+            ),
         ),
     ]
