@@ -25,11 +25,12 @@ from launcher.models import InteractiveSession
 from launcher.monitor import Decision
 from launcher.parts import clusters
 from launcher.schedulers.base import JobState, JobStatus
+from launcher.ssh.errors import HostKeyChanged
 from launcher.states import LIVE_STATES, EndReason, SessionState, may_move
 from portal import ids
 from portal.accounts.models import User
 from portal.audit import events
-from portal.audit.services import record
+from portal.audit.services import record, record_once
 from portal.clock import now
 from portal.errors import FootbridgeError
 
@@ -491,6 +492,13 @@ def record_folder_removed(session_id: str) -> None:
         session.folder_removed_at = now()
         session.save(update_fields=["folder_removed_at"])
         record(events.SessionFolderRemoved(), actor=PORTAL_ITSELF, session_id=session.id)
+
+
+def record_host_key_rejected(cluster_id: str, error: HostKeyChanged) -> None:
+    """A login host was not the one we know. Kept once an hour, however often we meet it."""
+    with transaction.atomic():
+        event = events.HostKeyRejected(cluster=cluster_id, login_host=str(error.params.get("login_host", "")))
+        record_once(event, actor=PORTAL_ITSELF, every_seconds=3600)
 
 
 def record_access_denied(*, session_id: str, username: str, door: str, cause: str, address: str) -> None:

@@ -28,7 +28,7 @@ def cancel(session_id: str) -> None:
                 lambda scheduler: scheduler.cancel_command(session.job_id),
                 lambda scheduler, result: scheduler.parse_cancel(result),
             ),
-            cluster.connect_timeout_seconds + cluster.command_timeout_seconds,
+            cluster.connect_timeout_seconds * len(cluster.login_hosts) + 2 * cluster.command_timeout_seconds,
         )
     except FootbridgeError as error:
         log.warning("cancel_postponed", session=session_id, error=error.code, detail=error.detail)

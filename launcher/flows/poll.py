@@ -8,6 +8,8 @@ Whatever goes wrong about one session or one account, and however long it takes,
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +25,7 @@ from launcher.models import InteractiveSession
 from launcher.monitor import Decision, Watched, decide
 from launcher.parts import clusters, hands_loop, scheduler_of
 from launcher.schedulers.base import JobState, JobStatus, StatusReport
+from launcher.ssh.errors import HostKeyChanged
 from launcher.states import LIVE_STATES, SessionState
 from portal.clock import now
 from portal.errors import FootbridgeError
@@ -37,6 +40,7 @@ ROUND_SECONDS = 120
 """After that long the round ends with what it has learned."""
 FOLLOW_UP_SECONDS = 30
 """A look into one session's folder takes no longer."""
+RETRIES_IN_A_ROUND = 2
 SIDE_BY_SIDE = 8
 """Accounts that are asked at the same time."""
 
@@ -50,6 +54,7 @@ class Round:
     unanswered: list[str] = field(default_factory=list)
     servers: dict[str, Started] = field(default_factory=dict)
     endings: dict[str, EndingFound] = field(default_factory=dict)
+    rejected: HostKeyChanged | None = None
 
 
 def poll(cluster_id: str) -> None:
@@ -75,15 +80,27 @@ def poll(cluster_id: str) -> None:
 def _take_up_what_was_dropped(cluster: Cluster, live: list[InteractiveSession]) -> None:
     """Messages can be lost and workers can die: submit and cancel again what nobody works on."""
     wait_seconds = cluster.poll_fast_seconds * 3
-    for session in services.sessions_waiting_for_submission(cluster.id, older_than_seconds=wait_seconds):
+    for session in _worth_a_try(services.sessions_waiting_for_submission(cluster.id, older_than_seconds=wait_seconds)):
         dispatch.submit(session.id)
-    for session in live:
-        asked_at = session.stop_requested_at
-        if asked_at is None or (now() - asked_at).total_seconds() <= wait_seconds:
-            continue
-        if services.needs_cancel(session):
-            dispatch.cancel(session.id)
+    stopped_before = now() - dt.timedelta(seconds=wait_seconds)
+    stopping = [session for session in live if (session.stop_requested_at or now()) < stopped_before]
+    for session in _worth_a_try(session for session in stopping if services.needs_cancel(session)):
+        dispatch.cancel(session.id)
+    for session in stopping:
         services.give_up_stopping(session.id)
+
+
+def _worth_a_try(sessions: Iterable[InteractiveSession]) -> list[InteractiveSession]:
+    """All that were not tried yet, and of those that met a cluster which did not answer a few, whichever.
+
+    Each try holds a worker's thread until its time is over: a cluster that hangs shall not take them all.
+    """
+    tried: list[InteractiveSession] = []
+    untried: list[InteractiveSession] = []
+    for session in sessions:
+        (untried if session.unreachable_since is None else tried).append(session)
+    random.shuffle(tried)
+    return untried + tried[:RETRIES_IN_A_ROUND]
 
 
 def _interval_seconds(cluster: Cluster) -> float:
@@ -130,6 +147,8 @@ async def _ask_batch(cluster: Cluster, account: str, batch: list[InteractiveSess
     try:
         report = await _status(cluster, account, [session.job_id for session in batch])
     except FootbridgeError as error:
+        if isinstance(error, HostKeyChanged):
+            result.rejected = error
         log.warning("scheduler_silent", cluster=cluster.id, account=account, error=error.code, detail=error.detail)
         return
     except Exception:  # an answer that trips the parser is no answer
@@ -186,6 +205,8 @@ def _needs_server(session: InteractiveSession) -> bool:
 
 
 def _apply(cluster: Cluster, sessions: Iterable[InteractiveSession], result: Round) -> None:
+    if result.rejected is not None:
+        services.record_host_key_rejected(cluster.id, result.rejected)
     services.record_unreachable(result.unanswered)
     for session in sessions:
         if session.id not in result.decisions:

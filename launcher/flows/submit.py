@@ -21,7 +21,7 @@ from launcher.models import InteractiveSession
 from launcher.parts import apps, clusters, hands, hands_loop
 from launcher.schedulers.base import JobRequest, NotPermitted, SubmitRejected
 from launcher.sealing import NoKeyFits, unseal
-from launcher.ssh.errors import LoginRefused, RemoteFileError, TimedOut
+from launcher.ssh.errors import HostKeyChanged, LoginRefused, RemoteFileError, TimedOut
 from launcher.states import EndReason
 from portal.conf import conf
 from portal.errors import FootbridgeError
@@ -73,6 +73,8 @@ def submit(session_id: str) -> None:
                 folder=attempt.folder,
             )
         else:
+            if isinstance(error, HostKeyChanged):
+                services.record_host_key_rejected(claim.session.cluster, error)
             log.warning("submit_postponed", session=session_id, error=error.code, detail=error.detail)
             services.release_claim(claim, unreachable=True, nothing_sent=not attempt.job_may_exist)
     except Exception:

@@ -233,10 +233,10 @@ def _translated(error: Exception, login_host: str, *, expired: bool = False) -> 
     """Our error for one of asyncssh's or the system's while connecting. The words hold no secret."""
     words = f"{login_host}: {_words(error)}"
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
-        return HostKeyChanged(words)
+        return HostKeyChanged(words, params={"login_host": str(login_host)})
     if isinstance(error, asyncssh.KeyExchangeFailed) and "host key" in str(error).lower():
         # The host has no key of a kind that the clusters file names: the same finding, met one step earlier.
-        return HostKeyChanged(words)
+        return HostKeyChanged(words, params={"login_host": str(login_host)})
     if isinstance(error, (asyncssh.PermissionDenied, asyncssh.IllegalUserName)):
         return LoginRefused(words, code="ssh.password_expired" if expired else "")
     if isinstance(error, asyncssh.DisconnectError) and "authentication failures" in str(error):

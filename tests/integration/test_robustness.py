@@ -8,12 +8,13 @@ import datetime as dt
 from collections.abc import Iterator
 from dataclasses import replace
 
+import asyncssh
 import pytest
 from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.test import Client, override_settings
 
-from launcher import dispatch, grants, selectors, services
+from launcher import dispatch, grants, parts, selectors, services
 from launcher.cards import card_of
 from launcher.connection import Connection
 from launcher.flows.ask import ask
@@ -543,3 +544,40 @@ def test_a_new_secret_key_goes_on_with_the_old_ones_audit_log(ready: Interactive
         services.end_session(ready.id, reason=EndReason.COMPLETED, code="ended.completed", params={})
         assert verify().broken is None
         assert not AuditEvent.objects.filter(name="audit.chain_broken").exists()
+
+
+def test_a_time_zone_that_this_machine_does_not_know_is_no_error(
+    demo_cluster: RunningCluster, as_alice: Client, alice: User
+) -> None:
+    User.objects.filter(pk=alice.pk).update(time_zone="Gone/Zone")
+    assert as_alice.get("/").status_code == 200
+
+
+def test_a_login_host_with_another_key_is_in_the_audit_log_once(
+    demo_cluster: RunningCluster, ready: InteractiveSession
+) -> None:
+    other_key = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().strip()
+    text = demo_cluster.toml(host_keys=[other_key]).replace("clusters.demo", "clusters.moved")
+    (FOLDER / "clusters.toml").write_text(text, encoding="utf-8")
+    parts.forget()
+    InteractiveSession.objects.filter(pk=ready.pk).update(cluster="moved")
+    for _ in range(2):
+        poll("moved")
+    event = AuditEvent.objects.get(name="cluster.host_key_rejected")
+    assert event.data == {"cluster": "moved", "login_host": f"127.0.0.1:{demo_cluster.demo.port}"}
+
+
+def test_a_cluster_that_hangs_gets_a_few_tries_a_round_and_not_all_threads(
+    demo_cluster: RunningCluster, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    User.objects.filter(pk=alice.pk).update(sessions_allowed=100)
+    alice.refresh_from_db()
+    sessions = [launched(alice) for _ in range(6)]
+    InteractiveSession.objects.update(created_at=now() - dt.timedelta(minutes=5))
+    tried = [session.id for session in sessions[1:]]
+    InteractiveSession.objects.filter(pk__in=tried).update(unreachable_since=now())
+    sent: list[str] = []
+    monkeypatch.setattr(dispatch, "submit", sent.append)
+    poll("demo")
+    assert sessions[0].id in sent
+    assert len(sent) == 3
