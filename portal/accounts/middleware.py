@@ -43,6 +43,14 @@ class PreferencesMiddleware:
                 translation.activate(chosen)
                 request.LANGUAGE_CODE = chosen
             zone = getattr(user, "time_zone", "")
-            with timezone.override(zoneinfo.ZoneInfo(zone) if zone else None):
+            with timezone.override(_zone(zone)):
                 return self._get_response(request)
         return self._get_response(request)
+
+
+def _zone(name: str) -> zoneinfo.ZoneInfo | None:
+    """The zone, or ``None``: the machine's list of zones changes with its updates."""
+    try:
+        return zoneinfo.ZoneInfo(name) if name else None
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+        return None
