@@ -87,22 +87,24 @@ def test_stopping_cancels_what_runs_and_a_later_call_starts_anew(loop: LoopThrea
     assert loop.run(_thread_name(), 5) == "test loop"
 
 
+@pytest.fixture
+def _own_process_loop(loop: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop of this process is one that nobody else uses: other tests have connections on theirs."""
+    monkeypatch.setattr("launcher.ssh.loop._process_loop", loop)
+
+
+@pytest.mark.usefixtures("_own_process_loop")
 def test_a_process_has_one_loop() -> None:
-    try:
-        assert hands_loop() is hands_loop()
-        assert hands_loop().is_running
-    finally:
-        hands_loop().stop()
+    assert hands_loop() is hands_loop()
+    assert hands_loop().is_running
 
 
+@pytest.mark.usefixtures("_own_process_loop")
 def test_a_forked_child_gets_a_loop_of_its_own() -> None:
     parents = hands_loop()
-    try:
-        child = os.fork()
-        if child == 0:  # only _exit from here on: this copy of pytest must not report anything
-            fine = hands_loop() is not parents and hands_loop().run(_thread_name(), 5) == "ssh loop"
-            os._exit(0 if fine else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert parents.run(_thread_name(), 5) == "ssh loop"
-    finally:
-        parents.stop()
+    child = os.fork()
+    if child == 0:  # only _exit from here on: this copy of pytest must not report anything
+        fine = hands_loop() is not parents and hands_loop().run(_thread_name(), 5) == "ssh loop"
+        os._exit(0 if fine else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert parents.run(_thread_name(), 5) == "test loop"
