@@ -24,6 +24,7 @@ class LoginCheck:
     """The login host took the password. What it says about the account may be incomplete, never wrong."""
 
     accepted: bool = True
+    username: str = ""  # as the cluster spells it: a login host that ignores case must not make two people of one
     groups: tuple[str, ...] = ()  # as ``id -Gn`` prints them; a name with a space comes out as two
     home: str = ""
 
@@ -46,13 +47,17 @@ async def verify_password(cluster: Cluster, username: str, password: str) -> Log
                 " ".join(words.split())[:200], code="ssh.password_expired" if expired else "ssh.no_shell"
             )
         home = await run(connection, Command(("printenv", "HOME")), timeout_seconds=cluster.command_timeout_seconds)
+        name = await run(connection, Command(("id", "-un")), timeout_seconds=cluster.command_timeout_seconds)
     finally:
         connection.abort()
         with contextlib.suppress(asyncssh.Error, OSError):
             await connection.wait_closed()
     # A talkative shell start-up file prints before the command does: the answer is the last line.
-    folder = _last_line(home.stdout)
-    return LoginCheck(groups=tuple(_last_line(groups.stdout).split()), home=folder if folder.startswith("/") else "")
+    folder, spelling = _last_line(home.stdout), _last_line(name.stdout)
+    known = spelling if spelling.lower() == username.lower() else username
+    return LoginCheck(
+        username=known, groups=tuple(_last_line(groups.stdout).split()), home=folder if folder.startswith("/") else ""
+    )
 
 
 def _last_line(output: bytes) -> str:

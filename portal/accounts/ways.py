@@ -60,7 +60,7 @@ class ClusterPassword:
             if error.code in TELL_APART:
                 raise
             return None
-        return Identity(username=username, groups=login.groups)
+        return Identity(username=login.username, groups=login.groups)
 
 
 WAYS = {ClusterPassword.name: ClusterPassword}

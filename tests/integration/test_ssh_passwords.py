@@ -47,6 +47,18 @@ async def test_the_right_password_brings_groups_and_home(host: LoginHost) -> Non
     assert login.home == str(host.home)
 
 
+async def test_the_clusters_own_spelling_of_the_name_counts(
+    host: LoginHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = tmp_path / "bin" / "id"  # a login host that ignores case, as with Active Directory
+    stand_in.parent.mkdir()
+    stand_in.write_text('#!/bin/sh\n[ "$1" = -un ] && echo alice || echo physics\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
+    assert (await verify_password(cluster_of(host), "Alice", PASSWORD)).username == "alice"
+    assert (await verify_password(cluster_of(host), "bob", PASSWORD)).username == "bob"
+
+
 async def test_the_connection_is_closed_afterwards(host: LoginHost) -> None:
     await verify_password(cluster_of(host), "alice", PASSWORD)
     await until(lambda: host.connections[0].is_closed(), "the connection to end")
