@@ -22,6 +22,7 @@ from django.core.cache import cache
 from django.test import Client
 
 from launcher import parts
+from launcher.democluster.pbs.job import State
 from portal.accounts.models import Role, User
 from tests.settings import FOLDER
 
@@ -67,6 +68,17 @@ class RunningCluster:
 
     async def _set_fault(self, name: str, value: str) -> None:
         self.demo.faults.set(name, value)
+
+    def kill_jobs(self) -> None:
+        """End all jobs at once, so that the next test finds free nodes. They are gone a moment later."""
+        self.call(self._kill_jobs())
+
+    async def _kill_jobs(self) -> None:
+        scheduler = self.demo.scheduler
+        for job in list(scheduler.jobs.values()):
+            if job.state is not State.FINISHED:
+                scheduler.delete(job, "admin", force=True)
+                scheduler.kill_processes(job)
 
     def mend(self) -> None:
         """Switch all faults off."""
@@ -138,6 +150,7 @@ def demo_cluster(_running_cluster: RunningCluster, valkey: None) -> Iterator[Run
     parts.forget()
     yield _running_cluster
     _running_cluster.mend()
+    _running_cluster.kill_jobs()
 
 
 def _person(username: str, role: Role = Role.USER) -> User:
