@@ -27,7 +27,7 @@ def watch_sockets(page: Page) -> dict[WebSocket, asyncio.Event]:
 
 
 async def test_signing_out_closes_the_open_notebook_within_two_seconds(demo: Running, person: Person) -> None:
-    page = await person("alice")
+    page = await person("bob")  # whose JupyterLab has no notebook open from an earlier test
     session_id = await launch(page, title="Signed out")
     lab = await open_notebook(page)
     sockets = watch_sockets(lab)
@@ -46,5 +46,5 @@ async def test_signing_out_closes_the_open_notebook_within_two_seconds(demo: Run
     assert took < WITHIN_SECONDS, f"the notebook's sockets were closed after {took:.1f} s"
     assert await lab.evaluate("fetch('/api/status').then(answer => answer.status)") == 404
 
-    page = await person("alice")
+    page = await person("bob")
     await stop(page, session_id)
