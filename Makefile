@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export VIRTUAL_ENV :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check messages install-demo install-all packages clean
+.PHONY: help demo test chaos load lint types check messages install-demo install-all packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,12 @@ demo: $(VENV)/.demo ## run the portal with a demonstration cluster on this machi
 
 test: packages $(VENV)/.all ## run all tests; installs what they need, or says what is left out
 	@$(BIN)/python -m pytest
+
+chaos: $(VENV)/.all ## 50 launches while processes are killed and the cluster misbehaves (CHAOS_SEED=… repeats a run)
+	@CHAOS_LAUNCHES=50 $(BIN)/python -m pytest -m chaos tests/chaos
+
+load: $(VENV)/.all ## 2,000 sessions of 200 users on a simulated scheduler; prints the figures
+	@LOAD_SESSIONS=2000 $(BIN)/python -m pytest -m load tests/load
 
 lint: $(VENV)/.all ## style, templates and the rules of who may import whom
 	$(BIN)/ruff check .

@@ -7,23 +7,16 @@ person     opens a browser of its own for a person and signs them in
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
-from launcher.demo import ports
-from launcher.demo.folder import DemoFolder, Running
+from launcher.demo.folder import Running
 from launcher.democluster.settings import DEFAULT_ACCOUNTS
-from portal.conf import PROJECT
-from tests.conftest import wait_for
+from tests.demo_process import started_demo
 
 PASSWORDS = {account.name: account.password for account in DEFAULT_ACCOUNTS}
 
@@ -42,35 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def demo() -> Iterator[Running]:
     """A running demo."""
-    root = Path(tempfile.mkdtemp(prefix="fb-e2e-"))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PORTAL_")} | {
-        "PORTAL_DATA_FOLDER": str(root),
-        "PORTAL_PORT": str(ports.free_port()),
-        "PORTAL_DEMO_CLUSTER_PORT": "0",
-        "DJANGO_SETTINGS_MODULE": "portal.settings",
-    }
-    with (root / "start.log").open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, str(PROJECT / "manage.py"), "demo", "--end-with-parent"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    folder = DemoFolder(root)
-    try:
-        wait_for(
-            lambda: folder.running() or process.poll() is not None,
-            seconds=120,
-            what=lambda: "the demo to start:\n" + (root / "start.log").read_text("utf-8", "replace"),
-        )
-        running = folder.running()
-        assert running is not None, (root / "start.log").read_text("utf-8", "replace")
-        yield running
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-        shutil.rmtree(root, ignore_errors=True)
+    with started_demo("fb-e2e-") as demo:
+        yield demo.running
 
 
 @pytest.fixture
