@@ -67,7 +67,8 @@ class Truth:
     def rows(self) -> list[Row]:
         """All sessions, oldest first."""
         columns = ", ".join(Row.__slots__)
-        found = self._do(f"SELECT {columns} FROM launcher_interactivesession ORDER BY created_at")
+        query = f"SELECT {columns} FROM launcher_interactivesession ORDER BY created_at"  # noqa: S608  # names of ours
+        found = self._do(query)
         return [Row(*values) for values in found]
 
     def jobs(self) -> list[Job]:
