@@ -43,6 +43,9 @@ CLAIM_SECONDS = 180
 CANCEL_AGAIN_SECONDS = 120
 """A job that is still there so long after its cancel was accepted is cancelled again."""
 
+ROWS_AT_ONCE = 200
+"""Rows that one statement changes; older releases of SQLite take 999 values at most."""
+
 GIVE_UP_AFTER = dt.timedelta(days=7)
 """When the cluster could not be asked for so long after somebody wanted the end, the session ends without its word."""
 
@@ -255,6 +258,35 @@ def record_answer(
         if _shown(session) != before:
             dispatch.tell_browsers(session)
     return session
+
+
+def says_nothing_new(session: InteractiveSession, *, status: JobStatus | None, decision: Decision) -> bool:
+    """Whether an answer tells what ``session``, as it was read, has already: then ``record_heard`` is enough.
+
+    Fills in the memory that the job uses, which changes all the time and alone is no reason for a transaction.
+    """
+    if status is None or decision.move_to is not None or decision.start_timed_out or decision.has_ended:
+        return False
+    if session.unreachable_since is not None or session.missing_count != decision.missing_count:
+        return False
+    if _has_left_its_place(session, status) or _has_started(session, status):
+        return False
+    before = (*_shown(session), session.exit_status)
+    _copy_status(session, status)
+    return (*_shown(session), session.exit_status) == before
+
+
+def record_heard(heard: Mapping[str, int | None]) -> None:
+    """The scheduler had nothing new to say about these. Values: the memory used in MiB where that has changed."""
+    moment = now()
+    ids_heard = list(heard)
+    with transaction.atomic():
+        for start in range(0, len(ids_heard), ROWS_AT_ONCE):
+            rows = InteractiveSession.objects.filter(pk__in=ids_heard[start : start + ROWS_AT_ONCE])
+            rows.filter(state__in=LIVE_STATES).update(polled_at=moment)
+        changed = [InteractiveSession(pk=pk, memory_used_mib=used) for pk, used in heard.items() if used is not None]
+        live = InteractiveSession.objects.filter(state__in=LIVE_STATES)
+        live.bulk_update(changed, ["memory_used_mib"], batch_size=ROWS_AT_ONCE)
 
 
 def _has_left_its_place(session: InteractiveSession, status: JobStatus) -> bool:

@@ -208,13 +208,27 @@ def _apply(cluster: Cluster, sessions: Iterable[InteractiveSession], result: Rou
     if result.rejected is not None:
         services.record_host_key_rejected(cluster.id, result.rejected)
     services.record_unreachable(result.unanswered)
+    heard: dict[str, int | None] = {}  # most sessions of most rounds: a statement for all, not a transaction each
     for session in sessions:
         if session.id not in result.decisions:
             continue
         try:
-            _apply_answer(cluster, session.id, result)
+            memory_before = session.memory_used_mib
+            if _has_no_news(session, result):
+                changed = session.memory_used_mib != memory_before
+                heard[session.id] = session.memory_used_mib if changed else None
+            else:
+                _apply_answer(cluster, session.id, result)
         except Exception:  # one session must not take the others' answers away
             log.exception("answer_not_kept", session=session.id)
+    services.record_heard(heard)
+
+
+def _has_no_news(session: InteractiveSession, result: Round) -> bool:
+    if session.id in result.endings or session.id in result.servers:
+        return False
+    status, decision = result.statuses[session.id], result.decisions[session.id]
+    return services.says_nothing_new(session, status=status, decision=decision)
 
 
 def _apply_answer(cluster: Cluster, session_id: str, result: Round) -> None:
