@@ -8,13 +8,17 @@ Whatever goes wrong about one session or one account, and however long it takes,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import random
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import structlog
 from django.core.cache import cache
+from redis import RedisError
 
 from launcher import dispatch, services
 from launcher.clusters import Cluster
@@ -38,6 +42,8 @@ BATCH = 200
 
 ROUND_SECONDS = 120
 """After that long the round ends with what it has learned."""
+LOCK_SECONDS = 20
+"""The lock of a round is renewed while the round goes on."""
 FOLLOW_UP_SECONDS = 30
 """A look into one session's folder takes no longer."""
 RETRIES_IN_A_ROUND = 2
@@ -60,21 +66,46 @@ class Round:
 def poll(cluster_id: str) -> None:
     """One round, unless another worker is at it."""
     lock, mark = f"poll:lock:{cluster_id}", random_name(16)
-    if not cache.add(lock, mark, ROUND_SECONDS + 60):
+    if not cache.add(lock, mark, LOCK_SECONDS):
         return
     try:
-        cluster = clusters()[cluster_id]
-        dispatch.poll_again_in(cluster_id, cluster.poll_slow_seconds)
-        # in any order: those at the end of a round that is cut short shall not be the same every time
-        live = list(InteractiveSession.objects.filter(cluster=cluster_id, state__in=LIVE_STATES).order_by("?"))
-        _take_up_what_was_dropped(cluster, live)
-        with_job = [session for session in live if session.job_id]
-        if with_job:
-            _apply(cluster, with_job, hands_loop().run(_ask(cluster, with_job), ROUND_SECONDS + 15))
-        dispatch.poll_again_in(cluster_id, _interval_seconds(cluster))
+        with _renewed(lock):
+            _poll(cluster_id)
     finally:
         if cache.get(lock) == mark:  # else it ran out, and another worker's round has it
             cache.delete(lock)
+
+
+@contextlib.contextmanager
+def _renewed(lock: str) -> Iterator[None]:
+    """Keep the lock while the round goes on: that of a worker that died is free again soon."""
+    is_over = threading.Event()
+
+    def renew() -> None:
+        ends_at = time.monotonic() + ROUND_SECONDS + 60
+        while not is_over.wait(LOCK_SECONDS / 4) and time.monotonic() < ends_at:
+            with contextlib.suppress(RedisError):  # the next try may reach it
+                cache.touch(lock, LOCK_SECONDS)
+
+    renewer = threading.Thread(target=renew, name=lock, daemon=True)
+    renewer.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        renewer.join()
+
+
+def _poll(cluster_id: str) -> None:
+    cluster = clusters()[cluster_id]
+    dispatch.poll_again_in(cluster_id, cluster.poll_slow_seconds)
+    # in any order: those at the end of a round that is cut short shall not be the same every time
+    live = list(InteractiveSession.objects.filter(cluster=cluster_id, state__in=LIVE_STATES).order_by("?"))
+    _take_up_what_was_dropped(cluster, live)
+    with_job = [session for session in live if session.job_id]
+    if with_job:
+        _apply(cluster, with_job, hands_loop().run(_ask(cluster, with_job), ROUND_SECONDS + 15))
+    dispatch.poll_again_in(cluster_id, _interval_seconds(cluster))
 
 
 def _take_up_what_was_dropped(cluster: Cluster, live: list[InteractiveSession]) -> None:

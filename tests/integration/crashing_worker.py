@@ -1,4 +1,4 @@
-"""A worker process that submits one session and dies by SIGKILL on the way: no handler, no ``finally``, no goodbye.
+"""A worker process that submits one session, or polls its cluster, and dies by SIGKILL on the way: no goodbye.
 
     python -m tests.integration.crashing_worker POINT SESSION_ID
 
@@ -48,6 +48,7 @@ def die_after(owner: Any, name: str, *, only: Callable[..., bool] = lambda *_a, 
 def arm(point: str) -> None:
     """Choose where this process ends. ``hung``: nowhere by itself; the test kills it while qsub does not answer."""
     from launcher import dispatch, services
+    from launcher.flows import poll as poll_flow
     from launcher.schedulers.pbs import PBS
     from launcher.ssh import commands
     from launcher.ssh.files import RemoteFiles
@@ -77,6 +78,8 @@ def arm(point: str) -> None:
             die_after(services, "record")
         case "committed":
             die_after(dispatch, "_hurry")
+        case "polling":
+            die_after(poll_flow, "_status")
         case "hung":
             pass
         case _:
@@ -84,12 +87,15 @@ def arm(point: str) -> None:
 
 
 def main() -> None:
-    """Submit, and get as far as the point."""
+    """Submit or poll, and get as far as the point."""
     point, session_id = sys.argv[1:]
     django.setup()
     arm(point)
+    from launcher.flows.poll import poll
     from launcher.flows.submit import submit
 
+    if point == "polling":
+        poll("demo")
     submit(session_id)
 
 

@@ -11,15 +11,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote, urlsplit
 
 import pytest
+from django.core.cache import cache
 from django.db import connection
 
 from launcher import services
 from launcher.democluster.pbs.job import Job
+from launcher.flows import poll as poll_flow
 from launcher.flows.launch import launch
 from launcher.flows.submit import submit
 from launcher.models import InteractiveSession
@@ -34,6 +38,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.integration]
 
 RAW: dict[str, object] = {"cores": "1", "memory": "1 GB", "hours": "1", "title": "Crash"}
 
+LOCK = "poll:lock:demo"
 WITHOUT_A_JOB = ("claimed", "folder", "first_file", "files")
 WITH_A_JOB = ("answer_arrives", "answered", "understood", "before_commit")
 
@@ -172,6 +177,42 @@ def test_a_stop_after_the_crash_ends_the_job_that_nobody_knew_of(demo_cluster: R
     assert job.deleted_by == "alice"
     assert (session.end_reason, session.job_id) == ("stopped_by_user", job.job_id)
     assert verify().broken is None
+
+
+def test_a_worker_killed_in_a_poll_round_holds_up_the_next_for_seconds_only(
+    demo_cluster: RunningCluster, alice: User
+) -> None:
+    session = launch(user=alice, app_id="jupyter", raw=RAW, address="")
+    submit(session.id)
+    crash(session, "polling")
+    assert cache.get(LOCK) is not None
+    left_seconds = cache._cache.get_client().ttl(cache.make_key(LOCK))  # type: ignore[attr-defined]  # Redis's own word
+    assert 0 < left_seconds <= poll_flow.LOCK_SECONDS <= 30
+
+
+def test_a_poll_round_that_takes_long_keeps_its_lock(
+    demo_cluster: RunningCluster, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = launch(user=alice, app_id="jupyter", raw=RAW, address="")
+    submit(session.id)
+    monkeypatch.setattr(poll_flow, "LOCK_SECONDS", 1)
+    demo_cluster.fault("scheduler", "slow")  # five times as long as the lock holds by itself
+
+    def one_round() -> None:
+        try:
+            poll_flow.poll(session.cluster)
+        finally:
+            connection.close()
+
+    polling = threading.Thread(target=one_round)
+    polling.start()
+    wait_for(lambda: cache.get(LOCK), what="the round to begin")
+    mark, began = cache.get(LOCK), time.monotonic()
+    wait_for(lambda: cache.get(LOCK) != mark, what="the round to end")
+    assert time.monotonic() - began > 3
+    polling.join(20)
+    session.refresh_from_db()
+    assert session.polled_at is not None
 
 
 def _waits_for_qsub(session: InteractiveSession) -> bool:
