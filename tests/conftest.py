@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -197,22 +196,3 @@ def as_bob(bob: User, valkey: None) -> Client:
 def as_admin(admin: User, valkey: None) -> Client:
     """A browser in which the administrator is signed in."""
     return _signed_in(admin)
-
-
-def wait_for(
-    condition: Callable[[], object],
-    *,
-    seconds: float = 20,
-    what: object = "the condition",
-    pause_seconds: float = 0.05,
-) -> object:
-    """The first true value of ``condition``, asked again and again. Fails when the time is over."""
-    deadline = time.monotonic() + seconds
-    pause = threading.Event()
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {seconds} s for {what() if callable(what) else what}")
-        pause.wait(pause_seconds)

@@ -16,7 +16,7 @@ from pathlib import Path
 from launcher.demo import ports
 from launcher.demo.folder import DemoFolder, Running
 from portal.conf import PROJECT
-from tests.conftest import wait_for
+from tests.waiting import wait_for
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,9 @@ from pathlib import Path
 import asyncssh
 
 from launcher.demo.ports import free_port
-from tests.conftest import toml_value, wait_for
+from tests.conftest import toml_value
 from tests.slurm_files import HOST, PARTITION, USUAL_PATIENCE_SECONDS, SlurmFolder
+from tests.waiting import wait_for
 
 CLUSTER_ID = "slurm"
 

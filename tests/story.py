@@ -19,8 +19,8 @@ from launcher.parts import clusters, hands, hands_loop
 from launcher.sealing import unseal
 from launcher.states import SessionState
 from portal.audit.models import AuditEvent
-from tests.conftest import wait_for
 from tests.integration.jupyter_job import Kernel
+from tests.waiting import wait_for
 
 CHUNK_BYTES = 65_536
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from launcher.demo.keeper import descendants
 from launcher.demo.supervisor import QUICK_DEATH_SECONDS
 from launcher.democluster import faults
-from tests.conftest import wait_for
 from tests.demo_process import StartedDemo
+from tests.waiting import wait_for
 
 MARKS = {"worker": "celery --app portal worker", "beat": "celery --app portal beat", "web": "portal.asgi:application"}
 VALKEY = "valkey"

@@ -19,8 +19,8 @@ from launcher.democluster.settings import DEFAULT_ACCOUNTS
 from tests.chaos.monkey import Monkey
 from tests.chaos.people import Person
 from tests.chaos.truth import Row, Truth
-from tests.conftest import wait_for
 from tests.demo_process import StartedDemo, started_demo
+from tests.waiting import wait_for
 
 LAUNCHES = int(os.environ.get("CHAOS_LAUNCHES", "8"))
 LIVE_AT_ONCE = 10

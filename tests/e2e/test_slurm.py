@@ -18,13 +18,13 @@ from launcher.demo.folder import DemoFolder, Running
 from launcher.demo.ports import free_port
 from launcher.demo.process import Process
 from portal.conf import PROJECT, conf
-from tests.conftest import wait_for
 from tests.e2e.conftest import PASSWORDS
 from tests.e2e.test_main_job import (
     test_a_person_runs_a_cell_and_stops_and_a_stranger_sees_nothing,
     test_a_wrong_password_is_answered_in_words,
 )
 from tests.slurm import slurm_site, why_not
+from tests.waiting import wait_for
 
 __all__ = [
     "test_a_person_runs_a_cell_and_stops_and_a_stranger_sees_nothing",

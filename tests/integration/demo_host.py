@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import asyncssh
 from launcher.democluster.cluster import DemoCluster
 from launcher.democluster.pbs.job import Job
 from launcher.democluster.settings import Delays, DemoSettings
+from tests.waiting import wait_for
 
 T = TypeVar("T")
 SECONDS = 30
@@ -41,15 +41,6 @@ class Result:
     def text(self) -> str:
         """Stdout as text."""
         return self.stdout.decode("utf-8", "surrogateescape")
-
-
-def eventually(condition: Callable[[], T], *, seconds: float = SECONDS, what: str = "") -> T:
-    """The first true value of ``condition``. Fails after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, what or "the condition never held"
-        time.sleep(0.02)
-    return value
 
 
 class DemoHost:
@@ -121,7 +112,7 @@ class DemoHost:
     def wait(self, job_id: str, state: str, *, substate: int | None = None) -> Job:
         """Wait until a job is in a state."""
         job = self.job(job_id)
-        eventually(
+        wait_for(
             lambda: job.state.value == state and substate in (None, job.substate),
             what=f"{job_id} never became {state}, it is {job.state.value} ({job.substate}): {job.comment}",
         )

@@ -24,6 +24,7 @@ from websockets.sync.client import ClientConnection, connect
 from launcher.catalog import App, LaunchChoices, load_apps
 from launcher.connection import CONNECTION_NAME, Connection, parse_connection, secret_headers
 from launcher.jobscript import LOG_NAME, ScriptContext, render, session_files
+from tests.waiting import wait_for
 
 APPS = load_apps([Path(__file__).parents[2] / "apps"])
 JUPYTER_BIN = Path(sys.executable).parent
@@ -130,12 +131,15 @@ class Job:
     def connection(self, seconds: float = 60) -> Connection:
         """What the job says about its server, once it does."""
         assert self.process is not None
-        deadline = time.monotonic() + seconds
-        path = self.folder / CONNECTION_NAME
-        while not path.exists():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"no connection file, status {self.process.poll()}\n{self.log}")
-            time.sleep(0.01)
+        process, path = self.process, self.folder / CONNECTION_NAME
+        wait_for(
+            lambda: path.exists() or process.poll() is not None,
+            seconds=seconds,
+            what=lambda: f"the connection file\n{self.log}",
+            pause_seconds=0.01,
+        )
+        if not path.exists():
+            pytest.fail(f"no connection file, status {process.poll()}\n{self.log}")
         return parse_connection(path.read_bytes(), session_id=SESSION, execution_hosts=[self.host])
 
     @property

@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import os
 import socket
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -31,6 +30,7 @@ from launcher.proxy.dial import SSHDial, TCPDial
 from launcher.proxy.upstream import Dial, Limits, UpstreamPool
 from launcher.ssh.pool import Pool
 from tests.integration.ssh_server import cluster_of, credential, login_host, make_ca
+from tests.waiting import until
 
 LABEL = "abcdefghijklmnopqrstuvwx"
 OTHER_LABEL = "xwvutsrqponmlkjihgfedcba"
@@ -494,12 +494,3 @@ def resident_mib() -> float:
     """Memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-async def until(condition: Callable[[], object], *, seconds: float = 10, what: str = "the condition") -> None:
-    """Wait until ``condition`` holds, or fail."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited {seconds} s for {what}")
-        await asyncio.sleep(0.01)

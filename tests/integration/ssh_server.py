@@ -330,12 +330,3 @@ def cluster_of(*hosts: LoginHost | int, **options: Any) -> Cluster:
         "command_timeout_seconds": 5,
     }
     return Cluster.model_validate({**values, **options})
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for a condition; fail with ``what`` when it does not come."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + DEADLINE_SECONDS
-    while not condition():
-        assert loop.time() < deadline, f"waited in vain: {what}"
-        await asyncio.sleep(0.01)

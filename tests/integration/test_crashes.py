@@ -31,8 +31,9 @@ from launcher.states import SessionState
 from portal.accounts.models import User
 from portal.audit.selectors import verify
 from portal.conf import PROJECT, conf
-from tests.conftest import RunningCluster, wait_for
+from tests.conftest import RunningCluster
 from tests.story import drive, events_of
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.integration]
 

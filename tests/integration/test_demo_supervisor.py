@@ -18,7 +18,7 @@ from launcher.demo import ports
 from launcher.demo.browser import Browser, forms_of
 from launcher.demo.folder import DemoFolder, Running
 from portal.conf import PROJECT
-from tests.conftest import wait_for
+from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.integration,

@@ -18,7 +18,8 @@ from launcher.democluster import faults
 from launcher.democluster.cluster import ClusterError
 from launcher.democluster.settings import DemoSettings
 from tests.democluster_recordings import recorded, text_fields
-from tests.integration.demo_host import QUICK, DemoHost, Result, eventually
+from tests.integration.demo_host import QUICK, DemoHost, Result
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -53,7 +54,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _pid(path: Path) -> int:
-    return int(eventually(lambda: path.exists() and path.read_text().strip(), what=f"{path} never came"))
+    return int(wait_for(lambda: path.exists() and path.read_text().strip(), what=f"{path} never came"))
 
 
 def test_a_job_runs_at_home_in_a_login_shell_with_the_variables_of_pbs(host: DemoHost) -> None:
@@ -115,7 +116,7 @@ def test_qdel_asks_first_and_the_job_may_clean_up(host: DemoHost) -> None:
     job_id = host.submit(
         "-N trap -j oe", "trap 'echo bye; exit 0' TERM\ntouch ~/trapped\nwhile :; do sleep 0.05; done\n"
     )
-    eventually((host.home() / "trapped").exists)
+    wait_for((host.home() / "trapped").exists)
     assert host.run(f"qdel {job_id}").exit_status == 0
     assert host.run(f"qdel {job_id}").exit_status in (0, 168)  # harmless; 168 once it is exiting
     job = host.wait(job_id, "F")
@@ -169,7 +170,7 @@ def test_output_sent_to_the_null_device_leaves_the_device_open_to_all(host: Demo
 def test_direct_output_can_be_read_while_the_job_runs(host: DemoHost) -> None:
     job = host.job(host.submit("-N live -k oed -j oe", "echo early; sleep 30\n"))
     path = host.home() / f"live.o{job.sequence}"
-    eventually(lambda: path.exists() and path.read_text() == "early\n")
+    wait_for(lambda: path.exists() and path.read_text() == "early\n")
     assert job.state.value == "R"
 
 
@@ -223,7 +224,7 @@ def test_gpus_are_counted(host: DemoHost) -> None:
     first = host.wait(host.submit("-q gpuq -l select=1:ncpus=1:ngpus=2"), "R", substate=42)
     assert first.execution_host == "demo-node02/0"
     second = host.submit("-q gpuq -l select=1:ncpus=1:ngpus=1")
-    eventually(lambda: host.job(second).comment)
+    wait_for(lambda: host.job(second).comment)
     assert "ngpus (R: 1 A: 0 T: 2)" in host.job(second).comment
     host.run(f"qdel {first.job_id}")
     host.wait(second, "R")
@@ -377,10 +378,10 @@ sleep 600
         os.kill(process.pid, number)
         process.wait(20)
         connection.abort()
-    eventually(lambda: not any(_is_alive(pid) for pid in pids), seconds=10, what="a process was left behind")
+    wait_for(lambda: not any(_is_alive(pid) for pid in pids), seconds=10, what="a process was left behind")
     if process.stdout:
         process.stdout.close()
-    eventually(lambda: not _named(tmp_path), seconds=10, what="a process of the cluster was left behind")
+    wait_for(lambda: not _named(tmp_path), seconds=10, what="a process of the cluster was left behind")
 
 
 def _named(root: Path) -> list[Path]:

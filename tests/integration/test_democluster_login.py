@@ -13,7 +13,8 @@ import asyncssh
 import pytest
 
 from launcher.democluster.settings import DemoSettings
-from tests.integration.demo_host import QUICK, DemoHost, eventually
+from tests.integration.demo_host import QUICK, DemoHost
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -145,12 +146,12 @@ def test_hanging_up_ends_the_command(host: DemoHost) -> None:
     async def go() -> None:
         async with await host.connect() as connection:
             await connection.create_process(f"echo $$ >{marker}; sleep 600; echo")
-            await asyncio.to_thread(eventually, lambda: marker.exists() and marker.read_text().strip())
+            await asyncio.to_thread(wait_for, lambda: marker.exists() and marker.read_text().strip())
 
     host.call(go)
     pid = int(marker.read_text())
     marker.unlink()
-    eventually(lambda: not Path(f"/proc/{pid}").exists(), what="the command survived its connection")
+    wait_for(lambda: not Path(f"/proc/{pid}").exists(), what="the command survived its connection")
 
 
 def test_unknown_modules_are_refused_as_environment_modules_does(host: DemoHost) -> None:
@@ -375,5 +376,5 @@ def test_a_login_host_that_is_gone_comes_back(host: DemoHost) -> None:
             return False
         return True
 
-    eventually(is_back)
+    wait_for(is_back)
     assert host.cluster.port == port

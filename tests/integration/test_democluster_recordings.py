@@ -181,9 +181,9 @@ def test_a_job_that_cannot_start_says_why_as_recorded(empty_site: DemoHost, opti
 
 
 def _until_comment(site: DemoHost, job_id: str) -> None:
-    from tests.integration.demo_host import eventually
+    from tests.waiting import wait_for
 
-    eventually(lambda: site.job(job_id).comment, what="no comment came")
+    wait_for(lambda: site.job(job_id).comment, what="no comment came")
 
 
 def test_a_job_waits_for_what_another_uses(empty_site: DemoHost) -> None:

@@ -21,7 +21,6 @@ from websockets.exceptions import InvalidStatus
 
 from launcher.connection import CONNECTION_NAME
 from launcher.joblog import ExitCode, Failure, failure, steps
-from tests.conftest import wait_for
 from tests.integration.jupyter_job import (
     APPS,
     BASE_URL,
@@ -32,6 +31,7 @@ from tests.integration.jupyter_job import (
     environment_of,
     write_command,
 )
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 

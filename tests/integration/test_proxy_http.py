@@ -25,9 +25,9 @@ from tests.integration.proxy_peers import (
     hello,
     read_body,
     resident_mib,
-    until,
     way,
 )
+from tests.waiting import standstill, until
 
 pytestmark = pytest.mark.integration
 
@@ -556,10 +556,7 @@ async def test_a_long_download_to_a_slow_reader_stays_small(portal: Portal) -> N
     raw.writer.write(portal.head("GET", "/big"))
     await raw.head()
     before = resident_mib()
-    last = -1
-    while last != sent:  # until everything between has filled up
-        last = sent
-        await asyncio.sleep(0.1)
+    await standstill(lambda: sent)
     assert sent < 32 * MIB  # the socket buffers of three connections, and ours
     received = 0
     while received < total:
@@ -595,10 +592,7 @@ async def test_a_long_upload_to_a_slow_server_stays_small(portal: Portal) -> Non
 
     pouring = asyncio.create_task(pour())
     before = resident_mib()
-    last = -1
-    while last != sent:
-        last = sent
-        await asyncio.sleep(0.1)
+    await standstill(lambda: sent)
     assert sent < 32 * MIB
     may_read.set()
     assert (await raw.answer()).status == 200

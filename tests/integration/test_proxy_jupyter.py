@@ -19,8 +19,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.conftest import wait_for
 from tests.integration.proxy_peers import COOKIE, Portal, Upstream, Way, way
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 

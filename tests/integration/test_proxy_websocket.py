@@ -32,9 +32,9 @@ from tests.integration.proxy_peers import (
     resident_mib,
     server_frame,
     switching,
-    until,
     way,
 )
+from tests.waiting import standstill, until
 
 pytestmark = pytest.mark.integration
 
@@ -397,10 +397,7 @@ async def test_a_slow_browser_holds_the_server_back(portal: Portal) -> None:
     portal.upstream.handler = pour
     async with socket_of(portal) as raw:
         before = resident_mib()
-        last = -1
-        while last != sent:
-            last = sent
-            await asyncio.sleep(0.1)
+        await standstill(lambda: sent)
         assert sent < 32
         for _ in range(total):
             assert len((await read_frame(raw.reader))[1]) == MIB
@@ -432,10 +429,7 @@ async def test_a_slow_server_holds_the_browser_back(portal: Portal) -> None:
                 sent += 1
 
         pouring = asyncio.create_task(pour())
-        last = -1
-        while last != sent:
-            last = sent
-            await asyncio.sleep(0.1)
+        await standstill(lambda: sent)
         assert sent < 32
         may_read.set()
         await pouring
@@ -512,16 +506,20 @@ async def test_a_database_that_is_away_for_a_moment_closes_nothing(strict: Porta
 
 
 async def test_a_revoked_socket_of_a_browser_that_takes_nothing_is_closed_too(portal: Portal) -> None:
+    sent = 0
+
     async def pour(request: Request) -> None:
+        nonlocal sent
         request.writer.write(switching(request))
         while True:
             request.writer.write(server_frame(BINARY, bytes(MIB)))
             await request.writer.drain()
+            sent += 1
 
     portal.upstream.handler = pour
     async with socket_of(portal):
         await until(lambda: portal.proxy.access.open_connections == 1)
-        await asyncio.sleep(0.3)  # until everything between has filled up
+        await standstill(lambda: sent)
         portal.access[LABEL, COOKIE] = Access(Verdict.SIGN_IN, session_id="session-1")
         portal.proxy.drop(user_id=1)
         await until(lambda: not portal.upstream.open, seconds=2, what="the server's connection to close")

@@ -32,9 +32,10 @@ from portal.accounts.models import Role, User
 from portal.audit.models import AuditEvent
 from portal.audit.selectors import verify
 from portal.clock import now
-from tests.conftest import RunningCluster, wait_for
+from tests.conftest import RunningCluster
 from tests.settings import FOLDER
 from tests.story import drive, events_of, one_round
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.integration]
 

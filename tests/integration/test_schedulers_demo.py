@@ -20,7 +20,8 @@ from launcher.schedulers.endings import ending
 from launcher.schedulers.pbs import PBS, Client
 from launcher.states import EndReason
 from portal.ids import session_id
-from tests.conftest import RunningCluster, wait_for
+from tests.conftest import RunningCluster
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 

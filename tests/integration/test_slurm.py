@@ -19,11 +19,11 @@ from launcher.services import LaunchRefused
 from launcher.states import SessionState
 from portal.accounts.models import User
 from portal.audit.selectors import verify
-from tests.conftest import wait_for
 from tests.settings import FOLDER
 from tests.slurm import SlurmSite, slurm_site, why_not
 from tests.slurm_files import HOST, PARTITION
 from tests.story import drive, events_of, one_round, run_cell
+from tests.waiting import wait_for
 
 WHY_NOT = why_not()
 

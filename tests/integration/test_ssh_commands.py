@@ -14,7 +14,8 @@ from launcher.ssh.channels import MAX_SESSIONS, channels_of
 from launcher.ssh.commands import TooMuchOutputError, run
 from launcher.ssh.connect import connect
 from launcher.ssh.errors import TimedOut, Unreachable
-from tests.integration.ssh_server import LoginHost, cluster_of, credential, login_host, make_ca, until
+from tests.integration.ssh_server import LoginHost, cluster_of, credential, login_host, make_ca
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

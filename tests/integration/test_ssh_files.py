@@ -16,7 +16,8 @@ from launcher.ssh.channels import channels_of
 from launcher.ssh.connect import connect
 from launcher.ssh.errors import RemoteFileError, TimedOut, Unreachable
 from launcher.ssh.files import RemoteFiles, open_files
-from tests.integration.ssh_server import LoginHost, cluster_of, credential, login_host, make_ca, until
+from tests.integration.ssh_server import LoginHost, cluster_of, credential, login_host, make_ca
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

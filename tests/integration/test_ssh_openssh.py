@@ -30,6 +30,7 @@ from launcher.ssh.errors import HostKeyChanged, LoginRefused, RemoteFileError, T
 from launcher.ssh.files import open_files
 from launcher.ssh.tunnel import open_tunnel
 from tests.integration.ssh_server import cluster_of, credential, free_port, tcp_server
+from tests.waiting import wait_for
 
 SSHD = os.environ.get("FOOTBRIDGE_TEST_SSHD") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin") or ""
 AS_ROOT = os.geteuid() == 0
@@ -90,12 +91,14 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 10
-        while b"Server listening" not in (text := (folder / "log").read_bytes()):
-            if process.poll() is not None:
-                pytest.skip(f"sshd does not start here: {text.decode(errors='replace')[-200:]}")
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        log_file = folder / "log"
+        wait_for(
+            lambda: b"Server listening" in log_file.read_bytes() or process.poll() is not None,
+            seconds=10,
+            what="sshd to listen",
+        )
+        if process.poll() is not None:
+            pytest.skip(f"sshd does not start here: {log_file.read_text('utf-8', 'replace')[-200:]}")
         line = host_key.export_public_key("openssh").decode().strip()
         yield Sshd(
             "alice" if AS_ROOT else getpass.getuser(),

@@ -15,16 +15,8 @@ from launcher.ssh.ca import UserCA
 from launcher.ssh.credentials import PasswordCredential
 from launcher.ssh.errors import HostKeyChanged, LoginRefused, TimedOut, Unreachable
 from launcher.ssh.passwords import verify_password
-from tests.integration.ssh_server import (
-    PASSWORD,
-    LoginHost,
-    cluster_of,
-    free_port,
-    login_host,
-    make_ca,
-    silent_host,
-    until,
-)
+from tests.integration.ssh_server import PASSWORD, LoginHost, cluster_of, free_port, login_host, make_ca, silent_host
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

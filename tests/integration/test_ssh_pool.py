@@ -17,16 +17,8 @@ from launcher.ssh.channels import channels_of
 from launcher.ssh.errors import LoginRefused, Unreachable
 from launcher.ssh.hands import Hands
 from launcher.ssh.pool import Pool
-from tests.integration.ssh_server import (
-    LoginHost,
-    cluster_of,
-    credential,
-    free_port,
-    login_host,
-    make_ca,
-    tcp_server,
-    until,
-)
+from tests.integration.ssh_server import LoginHost, cluster_of, credential, free_port, login_host, make_ca, tcp_server
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

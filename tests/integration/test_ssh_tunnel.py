@@ -25,8 +25,8 @@ from tests.integration.ssh_server import (
     login_host,
     make_ca,
     tcp_server,
-    until,
 )
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

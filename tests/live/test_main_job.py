@@ -19,9 +19,9 @@ from portal import ids
 from portal.accounts.models import User
 from portal.accounts.services import SignInRefused, sign_in
 from portal.audit.selectors import verify
-from tests.conftest import wait_for
 from tests.live.site import CLUSTER_ID, LiveSite
 from tests.story import drive, events_of, local_port, one_round, run_cell
+from tests.waiting import wait_for
 
 SECONDS = 180
 """How long a cluster may take for one step."""

@@ -26,9 +26,10 @@ from launcher.states import SessionState
 from portal.accounts.models import User
 from portal.audit.selectors import verify
 from portal.conf import PROJECT
-from tests.conftest import toml_value, wait_for
+from tests.conftest import toml_value
 from tests.load.crowded_cluster import OPERATOR
 from tests.settings import FOLDER
+from tests.waiting import wait_for
 
 SESSIONS = int(os.environ.get("LOAD_SESSIONS", "400"))
 USERS = SESSIONS // 10

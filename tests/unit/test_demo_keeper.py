@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from launcher.demo import keeper
-from tests.conftest import wait_for
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs prctl(2) and /proc")
 
