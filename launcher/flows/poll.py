@@ -69,7 +69,7 @@ def poll(cluster_id: str) -> None:
     if not cache.add(lock, mark, LOCK_SECONDS):
         return
     try:
-        with _renewed(lock):
+        with _renewed(lock, mark):
             _poll(cluster_id)
     finally:
         if cache.get(lock) == mark:  # else it ran out, and another worker's round has it
@@ -77,14 +77,16 @@ def poll(cluster_id: str) -> None:
 
 
 @contextlib.contextmanager
-def _renewed(lock: str) -> Iterator[None]:
-    """Keep the lock while the round goes on: that of a worker that died is free again soon."""
+def _renewed(lock: str, mark: str) -> Iterator[None]:
+    """Keep the lock while the round goes on and has it: that of a worker that died is free again soon."""
     is_over = threading.Event()
 
     def renew() -> None:
         ends_at = time.monotonic() + ROUND_SECONDS + 60
         while not is_over.wait(LOCK_SECONDS / 4) and time.monotonic() < ends_at:
             with contextlib.suppress(RedisError):  # the next try may reach it
+                if cache.get(lock) != mark:  # it ran out, and may be another worker's by now
+                    return
                 cache.touch(lock, LOCK_SECONDS)
 
     renewer = threading.Thread(target=renew, name=lock, daemon=True)

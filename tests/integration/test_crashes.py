@@ -216,6 +216,30 @@ def test_a_poll_round_that_takes_long_keeps_its_lock(
     assert session.polled_at is not None
 
 
+def test_a_round_that_lost_its_lock_does_not_renew_the_lock_of_another(
+    demo_cluster: RunningCluster, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = launch(user=alice, app_id="jupyter", raw=RAW, address="")
+    submit(session.id)
+    monkeypatch.setattr(poll_flow, "LOCK_SECONDS", 1)
+    demo_cluster.fault("scheduler", "hung")
+
+    def one_round() -> None:
+        try:
+            poll_flow.poll(session.cluster)
+        finally:
+            connection.close()
+
+    polling = threading.Thread(target=one_round)
+    polling.start()
+    wait_for(lambda: cache.get(LOCK), what="the round to begin")
+    cache.set(LOCK, "of a worker that dies at once", 1)
+    wait_for(lambda: cache.get(LOCK) is None, seconds=5, what="the other's lock to run out")
+    assert polling.is_alive(), "the round must still be going on, or this shows nothing"
+    demo_cluster.mend()
+    polling.join(60)
+
+
 def _waits_for_qsub(session: InteractiveSession) -> bool:
     """Whether a qsub that carries the session's marker runs on the login host, which is this machine."""
     listed = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True, timeout=10)
