@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import redis
 import structlog
@@ -39,9 +40,9 @@ def cancel(session_id: str) -> None:
     transaction.on_commit(lambda: _send(tasks.cancel, session_id, 0))
 
 
-def _send(task: object, session_id: str, delay_seconds: float) -> None:
+def _send(task: Any, session_id: str, delay_seconds: float) -> None:
     try:
-        task.apply_async(args=[session_id], countdown=delay_seconds or None, retry=False)  # type: ignore[attr-defined]
+        task.apply_async(args=[session_id], countdown=delay_seconds or None, retry=False)
     except Exception as error:  # the broker is away: the poll round finds the session again and sends it anew
         log.warning("broker_unreachable", session=session_id, error=str(error))
 

@@ -32,7 +32,7 @@ os.environ |= {
 (FOLDER / "encryption.key").chmod(0o600)
 
 from portal.settings import *  # noqa: E402, F403  (the environment must be set first)
-from portal.settings import DATABASES  # noqa: E402
+from portal.settings import DATABASES  # noqa: E402  (as above)
 
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["TEST"] = {"NAME": str(FOLDER / "test.sqlite3")}  # other processes and threads see it, too

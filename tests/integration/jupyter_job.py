@@ -178,7 +178,7 @@ class Job:
         assert started.status == 201, started.body
         kernel_id = json.loads(started.body)["id"]
         address = f"ws://127.0.0.1:{found.port}{BASE_URL}api/kernels/{kernel_id}/channels"
-        with connect(address, additional_headers=headers, origin=origin, compression=None, max_queue=None) as socket:  # type: ignore[arg-type]
+        with connect(address, additional_headers=headers, origin=origin, compression=None, max_queue=None) as socket:  # type: ignore[arg-type]  # websockets wants an Origin; the test also sends odd ones
             yield Kernel(kernel_id, socket)
         if (self.folder / CONNECTION_NAME).exists():
             self.get(f"api/kernels/{kernel_id}", method="DELETE", headers=unsafe)

@@ -317,7 +317,7 @@ def expect(job: Job, code: ExitCode, subject: str, sentence: str) -> None:
 
 def choices(job: Job, **values: object) -> None:
     """Change what the job's user asked for."""
-    job.choices = dataclasses.replace(job.choices, **values)  # type: ignore[arg-type]
+    job.choices = dataclasses.replace(job.choices, **values)  # type: ignore[arg-type]  # the fields of LaunchChoices, by name
 
 
 def test_no_module_command_is_told(new_job: Callable[..., Job]) -> None:

@@ -166,7 +166,7 @@ async def run(visitor: Browser, code: str) -> str:
             text = ""
             async for received in socket:
                 reply = received.json()
-                if reply["parent_header"].get("msg_id") != message["header"]["msg_id"]:  # type: ignore[index]
+                if reply["parent_header"].get("msg_id") != message["header"]["msg_id"]:  # type: ignore[index]  # the kernel sends a JSON object
                     continue
                 if reply["msg_type"] == "stream":
                     text += reply["content"]["text"]

@@ -39,7 +39,7 @@ class Site:
 
     def submit(self, name: str, script: str, **values: object) -> str:
         wanted: dict[str, object] = {"cores": 1, "memory_mib": 256, "walltime_seconds": 600, **values}
-        request = JobRequest(name, f"#!/bin/sh\n{script}\n".encode(), **wanted)  # type: ignore[arg-type]
+        request = JobRequest(name, f"#!/bin/sh\n{script}\n".encode(), **wanted)  # type: ignore[arg-type]  # the fields of JobRequest, by name
         return self.pbs.parse_submit(self.run(self.pbs.submit_command(request)))
 
     def status(self, *job_ids: str) -> dict[str, JobStatus]:

@@ -76,7 +76,7 @@ def test_right_row_has_no_flaw() -> None:
     ],
 )
 def test_any_changed_member_is_an_edit(changes: dict[str, object]) -> None:
-    edited = dataclasses.replace(link(), **changes)  # type: ignore[arg-type]
+    edited = dataclasses.replace(link(), **changes)  # type: ignore[arg-type]  # the fields of Link, by name
     assert chain.flaw_after(Tip(), edited) == Break(1, Flaw.EDITED)
 
 

@@ -78,7 +78,7 @@ run_jupyter_in_container() { record "$@"; }
 
 def with_choices(**changes: object) -> ScriptContext:
     """The context of these tests with other choices."""
-    return dataclasses.replace(CONTEXT, choices=dataclasses.replace(CHOICES, **changes))  # type: ignore[arg-type]
+    return dataclasses.replace(CONTEXT, choices=dataclasses.replace(CHOICES, **changes))  # type: ignore[arg-type]  # the fields of LaunchChoices, by name
 
 
 def arguments(app_id: str, folder: Path, context: ScriptContext) -> list[list[str]]:

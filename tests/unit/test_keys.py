@@ -21,7 +21,7 @@ def test_a_new_portals_keys_are_private_and_of_the_right_kind(tmp_path: Path) ->
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     Fernet((folder / "encryption.key").read_text().strip().encode())
     assert load_user_ca(folder / "ssh_user_ca").public_line.startswith("ssh-ed25519 ")
-    assert Conf(secret_key=(folder / "secret.key").read_text().strip(), data_folder=folder)  # type: ignore[arg-type]
+    assert Conf(secret_key=(folder / "secret.key").read_text().strip(), data_folder=folder)  # type: ignore[arg-type]  # text, as the environment gives it
 
 
 def test_keys_that_exist_are_kept(tmp_path: Path) -> None:
