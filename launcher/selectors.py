@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import structlog
 from django.db.models import QuerySet
 
@@ -19,6 +21,9 @@ from portal.clock import now
 log = structlog.get_logger(__name__)
 
 Sessions = QuerySet[InteractiveSession]
+
+CLAIM_SECONDS = 180
+"""A submission takes at most this long; an older claim belongs to a worker that died."""
 
 
 def may_see(user: User, session: InteractiveSession) -> bool:
@@ -135,3 +140,20 @@ def people() -> QuerySet[User]:
 def all_live_sessions() -> Sessions:
     """Everybody's sessions that have not ended, newest first."""
     return InteractiveSession.objects.filter(state__in=LIVE_STATES).order_by("-created_at", "-id")
+
+
+def unclaimed(sessions: Sessions) -> Sessions:
+    """Those that no worker submits: nobody claimed them, or whoever did has died."""
+    stale = now() - dt.timedelta(seconds=CLAIM_SECONDS)
+    return sessions.filter(claimed_at__isnull=True) | sessions.filter(claimed_at__lt=stale)
+
+
+def waiting_for_submission(cluster_id: str, *, older_than_seconds: float) -> Sessions:
+    """Sessions whose submission nobody works on: the message was lost, or the cluster did not answer."""
+    rows = InteractiveSession.objects.filter(
+        cluster=cluster_id,
+        state=SessionState.SUBMITTING,
+        job_id="",
+        created_at__lt=now() - dt.timedelta(seconds=older_than_seconds),
+    )
+    return unclaimed(rows)

@@ -20,7 +20,7 @@ import structlog
 from django.core.cache import cache
 from redis import RedisError
 
-from launcher import dispatch, services
+from launcher import dispatch, selectors, services
 from launcher.clusters import Cluster
 from launcher.flows.ask import ask
 from launcher.flows.ending import EndingFound, find_ending
@@ -113,7 +113,7 @@ def _poll(cluster_id: str) -> None:
 def _take_up_what_was_dropped(cluster: Cluster, live: list[InteractiveSession]) -> None:
     """Messages can be lost and workers can die: submit and cancel again what nobody works on."""
     wait_seconds = cluster.poll_fast_seconds * 3
-    for session in _worth_a_try(services.sessions_waiting_for_submission(cluster.id, older_than_seconds=wait_seconds)):
+    for session in _worth_a_try(selectors.waiting_for_submission(cluster.id, older_than_seconds=wait_seconds)):
         dispatch.submit(session.id)
     stopped_before = now() - dt.timedelta(seconds=wait_seconds)
     stopping = [session for session in live if (session.stop_requested_at or now()) < stopped_before]

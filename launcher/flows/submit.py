@@ -29,7 +29,7 @@ from portal.errors import FootbridgeError
 log = structlog.get_logger(__name__)
 
 SUBMIT_SECONDS = 150
-"""The whole submission, well inside the time a claim holds (``services.CLAIM_SECONDS``)."""
+"""The whole submission, well inside the time a claim holds (``selectors.CLAIM_SECONDS``)."""
 
 
 class AppGone(FootbridgeError):

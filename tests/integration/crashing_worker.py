@@ -50,6 +50,7 @@ def arm(point: str) -> None:
     from launcher import dispatch, services
     from launcher.flows import poll as poll_flow
     from launcher.schedulers.pbs import PBS
+    from launcher.services import submitting
     from launcher.ssh import commands
     from launcher.ssh.files import RemoteFiles
 
@@ -75,7 +76,7 @@ def arm(point: str) -> None:
         case "adopted":
             die_after(PBS, "parse_find")
         case "before_commit":
-            die_after(services, "record")
+            die_after(submitting, "record")
         case "committed":
             die_after(dispatch, "_hurry")
         case "polling":

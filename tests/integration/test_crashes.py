@@ -21,7 +21,7 @@ import pytest
 from django.core.cache import cache
 from django.db import connection
 
-from launcher import services
+from launcher import selectors, services
 from launcher.democluster.pbs.job import Job
 from launcher.flows import poll as poll_flow
 from launcher.flows.launch import launch
@@ -97,9 +97,9 @@ def recover(session: InteractiveSession) -> None:
     submit(session.id)
     session.refresh_from_db()
     assert (session.state, session.job_id) == (SessionState.SUBMITTING, "")
-    assert not services.sessions_waiting_for_submission(session.cluster, older_than_seconds=0)
+    assert not selectors.waiting_for_submission(session.cluster, older_than_seconds=0)
     let_the_claim_run_out(session)
-    assert list(services.sessions_waiting_for_submission(session.cluster, older_than_seconds=0)) == [session]
+    assert list(selectors.waiting_for_submission(session.cluster, older_than_seconds=0)) == [session]
     submit(session.id)
     session.refresh_from_db()
 

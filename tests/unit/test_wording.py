@@ -17,7 +17,7 @@ SOURCES = [
     *(PROJECT / "launcher" / "schedulers").glob("*.py"),
     *(PROJECT / "launcher" / "flows").glob("*.py"),
     PROJECT / "launcher" / "choices.py",
-    PROJECT / "launcher" / "services.py",
+    *(PROJECT / "launcher" / "services").glob("*.py"),
 ]
 NOT_SHOWN_AT_THE_END = {
     # A session does not end by these: it waits, and is tried again.

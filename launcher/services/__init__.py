@@ -1,0 +1,66 @@
+"""Everything that happens to a session, each with its audit event in the same transaction. The only writer of sessions.
+
+Views, tasks, consumers and the API call these; none of them talks to a cluster. A function that may be called twice for
+the same fact (a repeated task, a late answer) does nothing the second time.
+"""
+
+from __future__ import annotations
+
+from launcher.selectors import CLAIM_SECONDS
+from launcher.services.facts import record_access_denied, record_folder_removed, record_host_key_rejected
+from launcher.services.launching import LaunchRefused, create_session, limit_refusal, refuse_above_limit
+from launcher.services.stopping import (
+    CANCEL_AGAIN_SECONDS,
+    GIVE_UP_AFTER,
+    give_up_stopping,
+    needs_cancel,
+    record_cancelled,
+    request_stop,
+)
+from launcher.services.submitting import (
+    Claim,
+    claim_submission,
+    record_not_submitted,
+    record_submitted,
+    release_claim,
+)
+from launcher.services.watching import (
+    end_session,
+    record_answer,
+    record_clusters_gone,
+    record_heard,
+    record_ready,
+    record_server,
+    record_unreachable,
+    says_nothing_new,
+)
+
+__all__ = [
+    "CANCEL_AGAIN_SECONDS",
+    "CLAIM_SECONDS",
+    "GIVE_UP_AFTER",
+    "Claim",
+    "LaunchRefused",
+    "claim_submission",
+    "create_session",
+    "end_session",
+    "give_up_stopping",
+    "limit_refusal",
+    "needs_cancel",
+    "record_access_denied",
+    "record_answer",
+    "record_cancelled",
+    "record_clusters_gone",
+    "record_folder_removed",
+    "record_heard",
+    "record_host_key_rejected",
+    "record_not_submitted",
+    "record_ready",
+    "record_server",
+    "record_submitted",
+    "record_unreachable",
+    "refuse_above_limit",
+    "release_claim",
+    "request_stop",
+    "says_nothing_new",
+]

@@ -1,0 +1,211 @@
+"""What the scheduler, and the server inside the job, said about sessions, up to the job's end."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Mapping
+
+from django.db import transaction
+
+from launcher import dispatch
+from launcher.clusters import Cluster
+from launcher.connection import Connection
+from launcher.models import InteractiveSession
+from launcher.monitor import Decision
+from launcher.schedulers.base import JobState, JobStatus
+from launcher.services.moves import PORTAL_ITSELF, end, move
+from launcher.services.stopping import ask_for_end
+from launcher.states import LIVE_STATES, EndReason, SessionState
+from portal.audit import events
+from portal.audit.services import record
+from portal.clock import now
+
+ROWS_AT_ONCE = 200
+"""Rows that one statement changes; older releases of SQLite take 999 values at most."""
+
+
+def record_answer(
+    session_id: str, *, status: JobStatus | None, decision: Decision, cluster: Cluster
+) -> InteractiveSession | None:
+    """Keep what the scheduler said about a session that goes on. Returns the row as it is now."""
+    with transaction.atomic():
+        session = InteractiveSession.objects.select_for_update().filter(pk=session_id).first()
+        if session is None or session.state == SessionState.ENDED:
+            return None
+        before = _shown(session)
+        session.polled_at, session.unreachable_since = now(), None
+        session.missing_count = decision.missing_count
+        has_left = status is not None and _has_left_its_place(session, status)
+        if has_left:
+            _forget_place(session)
+        if status is not None:
+            copy_status(session, status)
+        if decision.move_to is not None:
+            move(session, decision.move_to)
+        has_started = status is not None and _has_started(session, status)
+        if has_started:
+            session.started_at = now()
+        session.save()
+        if has_started:
+            record(
+                events.SessionStarted(execution_host=session.execution_host),
+                actor=session.username,
+                session_id=session.id,
+            )
+        is_late = decision.start_timed_out and session.state == SessionState.STARTING and not has_left
+        if is_late and session.stop_requested_at is None:
+            ask_for_end(
+                session, actor=PORTAL_ITSELF, by_owner=False, reason=EndReason.FAILED, address="", code="start_timeout"
+            )
+        if _shown(session) != before:
+            dispatch.tell_browsers(session)
+    return session
+
+
+def says_nothing_new(session: InteractiveSession, *, status: JobStatus | None, decision: Decision) -> bool:
+    """Whether an answer tells what ``session``, as it was read, has already: then ``record_heard`` is enough.
+
+    Fills in the memory that the job uses, which changes all the time and alone is no reason for a transaction.
+    """
+    if status is None or decision.move_to is not None or decision.start_timed_out or decision.has_ended:
+        return False
+    if session.unreachable_since is not None or session.missing_count != decision.missing_count:
+        return False
+    if _has_left_its_place(session, status) or _has_started(session, status):
+        return False
+    before = (*_shown(session), session.exit_status)
+    copy_status(session, status)
+    return (*_shown(session), session.exit_status) == before
+
+
+def record_heard(heard: Mapping[str, int | None]) -> None:
+    """The scheduler had nothing new to say about these. Values: the memory used in MiB where that has changed."""
+    moment = now()
+    ids_heard = list(heard)
+    with transaction.atomic():
+        for start in range(0, len(ids_heard), ROWS_AT_ONCE):
+            rows = InteractiveSession.objects.filter(pk__in=ids_heard[start : start + ROWS_AT_ONCE])
+            rows.filter(state__in=LIVE_STATES).update(polled_at=moment)
+        changed = [InteractiveSession(pk=pk, memory_used_mib=used) for pk, used in heard.items() if used is not None]
+        live = InteractiveSession.objects.filter(state__in=LIVE_STATES)
+        live.bulk_update(changed, ["memory_used_mib"], batch_size=ROWS_AT_ONCE)
+
+
+def _has_left_its_place(session: InteractiveSession, status: JobStatus) -> bool:
+    """Whether the job no longer runs where it did: the cluster put it back into the queue or moved it."""
+    if session.started_at is None or session.state not in (SessionState.STARTING, SessionState.READY):
+        return False
+    host = status.execution_hosts[0][:255] if status.execution_hosts else ""
+    moved = bool(host and session.execution_host and host != session.execution_host)
+    return moved or status.state in (JobState.QUEUED, JobState.HELD)
+
+
+def _forget_place(session: InteractiveSession) -> None:
+    """Another person's server may listen there soon, and must not get the session's secret."""
+    session.started_at = session.server_at = session.ready_at = None
+    session.upstream_host, session.upstream_port = "", None
+    dispatch.drop_access(session_id=session.id)
+
+
+def _has_started(session: InteractiveSession, status: JobStatus) -> bool:
+    has_place = status.state in (JobState.RUNNING, JobState.SUSPENDED, JobState.EXITING)
+    is_ours = session.state in (SessionState.STARTING, SessionState.READY)
+    return has_place and is_ours and session.started_at is None
+
+
+def copy_status(session: InteractiveSession, status: JobStatus) -> None:
+    session.job_state = status.state
+    session.job_comment = status.comment[:2000]
+    session.execution_host = status.execution_hosts[0][:255] if status.execution_hosts else ""
+    session.estimated_start_at = status.estimated_start_at
+    if status.memory_used_mib is not None:
+        session.memory_used_mib = min(status.memory_used_mib, 2**31 - 1)
+    if status.started_at is not None and status.walltime_seconds is not None:
+        session.walltime_ends_at = status.started_at + dt.timedelta(seconds=min(status.walltime_seconds, 10**8))
+    if status.exit_status is not None:
+        session.exit_status = max(-(2**31), min(status.exit_status, 2**31 - 1))
+
+
+def _shown(session: InteractiveSession) -> tuple[object, ...]:
+    """What a card shows: when it changes, open pages are told."""
+    return (
+        session.state,
+        session.job_state,
+        session.job_comment,
+        session.execution_host,
+        session.estimated_start_at,
+        session.walltime_ends_at,
+        session.unreachable_since,
+        session.server_at,
+    )
+
+
+def record_unreachable(session_ids: list[str]) -> None:
+    """The scheduler gave no usable answer about these: a flag with a time, never a state."""
+    if not session_ids:
+        return
+    with transaction.atomic():
+        rows = InteractiveSession.objects.select_for_update().filter(
+            pk__in=session_ids, state__in=LIVE_STATES, unreachable_since__isnull=True
+        )
+        for session in rows.order_by("pk"):  # in one order, or two rounds at once could wait for each other
+            session.unreachable_since = now()
+            session.save(update_fields=["unreachable_since"])
+            dispatch.tell_browsers(session)
+
+
+def record_clusters_gone(known: Collection[str]) -> None:
+    """Sessions on clusters that left the clusters file: nobody asks about them any more."""
+    rows = InteractiveSession.objects.filter(state__in=LIVE_STATES, unreachable_since__isnull=True)
+    record_unreachable(list(rows.exclude(cluster__in=known).values_list("pk", flat=True)))
+
+
+def record_server(session_id: str, connection: Connection) -> None:
+    """The job's server wrote where it listens."""
+    with transaction.atomic():
+        session = InteractiveSession.objects.select_for_update().get(pk=session_id)
+        has_no_place = session.state == SessionState.READY and not session.upstream_host
+        if session.state != SessionState.STARTING and not has_no_place:
+            return
+        session.upstream_host, session.upstream_port = connection.host, connection.port
+        session.upstream_flavor, session.upstream_server = connection.flavor, connection.server[:64]
+        session.server_at = session.server_at or now()
+        session.save()
+        dispatch.tell_browsers(session)
+
+
+def record_ready(session_id: str) -> None:
+    """The server inside the job answered an HTTP request. Not only once, where the cluster moved the job."""
+    with transaction.atomic():
+        session = InteractiveSession.objects.select_for_update().get(pk=session_id)
+        is_back = session.state == SessionState.READY and session.ready_at is None
+        if not is_back and not move(session, SessionState.READY):
+            return
+        session.ready_at = now()
+        session.save()
+        seconds = round((session.ready_at - session.created_at).total_seconds(), 3)
+        record(events.SessionReady(seconds_since_launch=seconds), actor=session.username, session_id=session.id)
+        dispatch.drop_access(session_id=session.id)
+        dispatch.tell_browsers(session)
+
+
+def end_session(
+    session_id: str,
+    *,
+    reason: EndReason,
+    code: str,
+    params: Mapping[str, object],
+    detail: str = "",
+    status: JobStatus | None = None,
+    log_tail: str = "",
+) -> None:
+    """The job exists no more: keep why, and the end of its log."""
+    with transaction.atomic():
+        session = InteractiveSession.objects.select_for_update().filter(pk=session_id).first()
+        if session is None or session.state == SessionState.ENDED:
+            return
+        if status is not None:
+            host = session.execution_host
+            copy_status(session, status)
+            session.execution_host = session.execution_host or host
+        end(session, reason=reason, code=code, params=params, detail=detail, log_tail=log_tail)
