@@ -9,9 +9,18 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from portal.errors import FootbridgeError
 
@@ -86,6 +95,19 @@ class QueueLimits(_Strict):
         return memory_mib(str(value)) if isinstance(value, str | int | float) else value
 
 
+class Maintenance(_Strict):
+    """A time in which the cluster is not to be used, both ends with their offset from UTC."""
+
+    begins: AwareDatetime
+    ends: AwareDatetime
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.ends <= self.begins:
+            raise ValueError("a maintenance must end after it begins")
+        return self
+
+
 class Cluster(_Strict):
     """One scheduler and its login hosts."""
 
@@ -110,6 +132,13 @@ class Cluster(_Strict):
     poll_fast_seconds: float = Field(default=3, ge=1, le=300)  # while something is about to change
     poll_slow_seconds: float = Field(default=30, ge=1, le=3600)  # while all is quiet
     start_timeout_seconds: float = Field(default=300, gt=0, le=24 * 3600)  # from running to the first answer
+    idle_stop_seconds: int | None = Field(
+        default=None, ge=0
+    )  # at most, whatever an app says; 0: never; None: the app's
+    extend_times: int = Field(default=0, ge=0, le=100)  # how often a session may be extended; needs an operator
+    extend_hours: float = Field(default=1, gt=0, le=24 * 31)  # by so much each time
+    maintenance: tuple[Maintenance, ...] = ()  # no session is extended into these
+    sessions_per_user: int | None = Field(default=None, ge=0, le=1000)  # on this cluster; None: the site's number
     keep_folders_days: float = Field(default=30, ge=0, le=3650)  # session folders stay so long after the end
     is_demonstration: bool = False
 
@@ -120,6 +149,12 @@ class Cluster(_Strict):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"more than one queue is called {', '.join(twice)}")
         return queues
+
+    @model_validator(mode="after")
+    def _somebody_may_extend(self) -> Self:
+        if self.extend_times and not self.operator:
+            raise ValueError("extend_times needs an operator: users may not lengthen their own jobs")
+        return self
 
     def queue(self, name: str) -> QueueLimits | None:
         """The queue called ``name``."""

@@ -48,13 +48,24 @@ class InteractiveSession(models.Model):
     job_id = models.CharField(max_length=128, blank=True)
     job_state = models.CharField(max_length=12, blank=True)
     job_comment = models.CharField(max_length=2000, blank=True)
+    run_count = models.PositiveIntegerField(null=True, blank=True)  # how often the cluster began to run the job
     execution_host = models.CharField(max_length=255, blank=True)
     estimated_start_at = models.DateTimeField(null=True, blank=True)
+    walltime_seconds = models.PositiveIntegerField(null=True, blank=True)  # as the scheduler grants it
     walltime_ends_at = models.DateTimeField(null=True, blank=True)
     polled_at = models.DateTimeField(null=True, blank=True)
     unreachable_since = models.DateTimeField(null=True, blank=True)
     missing_count = models.PositiveSmallIntegerField(default=0)  # answers in a row that left the job out
     memory_used_mib = models.PositiveIntegerField(null=True, blank=True)
+
+    extensions = models.PositiveSmallIntegerField(default=0)  # granted so far
+    extending_to_seconds = models.PositiveIntegerField(null=True, blank=True)  # asked for; the answer is not yet known
+    continues = models.ForeignKey(
+        "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="continuations"
+    )  # the session whose work this one goes on with
+    active_at = models.DateTimeField(null=True, blank=True)  # somebody's work in it was last seen
+    activity_check_at = models.DateTimeField(null=True, blank=True)  # when to look for work again
+    last_path = models.CharField(max_length=1024, blank=True)  # the notebook last worked in, as its server names it
 
     folder = models.CharField(max_length=1024, blank=True)  # absolute path on the cluster
     folder_removed_at = models.DateTimeField(null=True, blank=True)
@@ -118,3 +129,60 @@ class AccessGrant(models.Model):
 
     def __str__(self) -> str:
         return f"grant of {self.user_id} for {self.session_id}"
+
+
+class NoticeKind(models.TextChoices):
+    """What an owner is told of without having asked."""
+
+    READY = "ready"
+    TIME = "time"  # the walltime will be over soon
+    IDLE = "idle"  # it will be stopped soon because nobody uses it
+    ENDED = "ended"
+
+
+class Notice(models.Model):
+    """Something the owner of a session was told, or will be: on open pages, and by e-mail where they want it."""
+
+    session = models.ForeignKey(InteractiveSession, on_delete=models.CASCADE, related_name="notices")
+    kind = models.CharField(max_length=8, choices=NoticeKind.choices)
+    key = models.CharField(max_length=40)  # the same fact is told once
+    params = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField()
+    mail_wanted = models.BooleanField(default=False)
+    mail_attempts = models.PositiveSmallIntegerField(default=0)
+    mailed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["session", "key"], name="one_notice_per_fact")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.session_id}"
+
+
+class Allowance(models.Model):
+    """What an administrator allows a person or the members of a group, beside the site's own rule.
+
+    Without ``app`` and ``cluster`` it is about all sessions together.
+    """
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True, blank=True, related_name="allowances"
+    )
+    group = models.CharField(max_length=64, blank=True)  # on the cluster; empty when it is about one person
+    app = models.CharField(max_length=64, blank=True)
+    cluster = models.CharField(max_length=32, blank=True)
+    sessions = models.PositiveSmallIntegerField(null=True, blank=True)  # at a time; None: says nothing about it
+    hours = models.FloatField(null=True, blank=True)  # that one session may ask for; None: says nothing about it
+    changed_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["user", "group", "app", "cluster"], name="one_allowance_each"),
+            models.CheckConstraint(
+                condition=Q(user__isnull=False, group="") | Q(user__isnull=True) & ~Q(group=""),
+                name="allowance_of_a_person_or_a_group",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"allowance of {self.user_id or self.group}"

@@ -17,6 +17,11 @@ class Role(models.TextChoices):
     ADMINISTRATOR = "administrator", _("Administrator")
 
 
+def default_warn_minutes() -> list[int]:
+    """Minutes before a session's end at which its owner is warned, until they choose others."""
+    return [30, 10]
+
+
 class UserManager(BaseUserManager["User"]):
     """Looks people up by account name."""
 
@@ -30,6 +35,9 @@ class User(AbstractBaseUser):
     groups_on_cluster = models.JSONField(default=list, blank=True)
     language = models.CharField(max_length=10, blank=True)
     time_zone = models.CharField(max_length=64, blank=True)
+    email = models.EmailField(blank=True)
+    mail_notices = models.BooleanField(default=True)  # by e-mail what open pages tell: ready, about to end, ended
+    warn_minutes = models.JSONField(default=default_warn_minutes)  # so long before a session's end; may be empty
     sessions_allowed = models.PositiveSmallIntegerField(null=True, blank=True)  # None: the site's number
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
