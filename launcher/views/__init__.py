@@ -1,0 +1,1 @@
+"""Doors of the launcher's pages: parse, call one service or selector, render."""

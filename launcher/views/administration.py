@@ -1,0 +1,52 @@
+"""Doors of the administrators' pages: everybody's sessions, and people."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET
+
+from launcher import selectors
+from launcher.cards import card_of
+from launcher.forms import LimitForm
+from portal.accounts.requests import signed_in_user
+from portal.accounts.services import set_sessions_allowed
+from portal.addresses import address_of
+
+
+@login_required
+@require_GET
+def all_sessions(request: HttpRequest) -> HttpResponse:
+    """Live sessions of everybody, for auditors and administrators."""
+    user = signed_in_user(request)
+    if not user.may_audit:
+        raise Http404
+    page = Paginator(selectors.all_live_sessions(), 50).get_page(request.GET.get("page"))
+    context = {"page_obj": page, "cards": [card_of(session, user) for session in page]}
+    return render(request, "launcher/all_sessions.html", context)
+
+
+@login_required
+def users(request: HttpRequest) -> HttpResponse:
+    """Everybody who has signed in, and how many sessions they may have."""
+    actor = signed_in_user(request)
+    if not actor.is_administrator:
+        raise Http404
+    form = LimitForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        person = selectors.people().filter(pk=form.cleaned_data["user"]).first()
+        if person is None:
+            raise Http404
+        set_sessions_allowed(
+            user=person,
+            sessions_allowed=form.cleaned_data["sessions_allowed"],
+            actor=actor,
+            address=address_of(request),
+        )
+        return redirect("launcher:admin-users")
+    page = Paginator(selectors.people(), 50).get_page(request.GET.get("page"))
+    context = {"page_obj": page, "form": form, "site_default": settings.CONF.sessions_per_user}
+    return render(request, "launcher/users.html", context)

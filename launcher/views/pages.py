@@ -1,0 +1,98 @@
+"""Doors of a person's own pages: home, the launch form, history."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import cache_control, never_cache
+from django.views.decorators.http import require_GET
+
+from launcher import selectors, services, wording
+from launcher.cards import app_icon as icon_address
+from launcher.cards import card_of
+from launcher.flows.launch import default_cluster
+from launcher.flows.launch import launch as launch_flow
+from launcher.forms import LaunchForm
+from launcher.parts import apps
+from launcher.services import LaunchRefused
+from portal.accounts.models import User
+from portal.accounts.requests import signed_in_user
+from portal.addresses import address_of
+
+ENDED_ON_HOME = 5
+
+
+@login_required
+@require_GET
+def home(request: HttpRequest) -> HttpResponse:
+    """My sessions, and the apps."""
+    user = signed_in_user(request)
+    tiles = [
+        {
+            "id": app.id,
+            "name": wording.translated(app.name),
+            "description": wording.translated(app.description),
+            "icon_url": icon_address(app.id),
+        }
+        for app in apps().values()
+    ]
+    ended = [card_of(session) for session in selectors.history(user)[:ENDED_ON_HOME]]
+    return render(request, "launcher/home.html", {"cards": _live_cards(user), "apps": tiles, "ended": ended})
+
+
+def _live_cards(user: User) -> list[Any]:
+    return [card_of(session) for session in selectors.live_sessions(user)]
+
+
+@login_required
+@never_cache
+@require_GET
+def cards(request: HttpRequest) -> HttpResponse:
+    """The live cards alone, for pages that are open."""
+    return render(request, "launcher/_cards.html", {"cards": _live_cards(signed_in_user(request))})
+
+
+@require_GET
+@cache_control(max_age=3600)
+def app_icon(request: HttpRequest, app_id: str) -> HttpResponse:
+    """An app's icon."""
+    app = apps().get(app_id)
+    if app is None or app.icon is None:
+        raise Http404
+    return HttpResponse(app.icon, content_type="image/svg+xml")
+
+
+@login_required
+def launch(request: HttpRequest, app_id: str) -> HttpResponse:
+    """The app's form; sent, it launches."""
+    user, app, cluster = signed_in_user(request), apps().get(app_id), default_cluster()
+    if app is None:
+        raise Http404
+    existing, status = None, 200
+    form = LaunchForm(request.POST or None, app=app, cluster=cluster, user=user, again=request.GET.get("again", ""))
+    if request.method == "POST":
+        try:
+            session = launch_flow(user=user, app_id=app_id, raw=form.raw_values(), address=address_of(request))
+        except LaunchRefused as refused:
+            form.refuse(refused)
+            existing, status = refused.existing, 409 if refused.existing else 422
+        else:
+            return redirect("launcher:session", session_id=session.pk)
+    elif refused_now := services.limit_refusal(user):
+        existing = refused_now.existing
+    card = card_of(existing) if existing else None
+    context = {"app": app, "app_name": wording.translated(app.name), "form": form, "cluster": cluster, "existing": card}
+    return render(request, "launcher/launch.html", context, status=status)
+
+
+@login_required
+@require_GET
+def history(request: HttpRequest) -> HttpResponse:
+    """My ended sessions."""
+    page = Paginator(selectors.history(signed_in_user(request)), 20).get_page(request.GET.get("page"))
+    context = {"page_obj": page, "cards": [card_of(session) for session in page]}
+    return render(request, "launcher/history.html", context)

@@ -1,0 +1,131 @@
+"""Doors of one session: its page, Connect, Stop."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode, urlsplit
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import get_language
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from launcher import grants, live_log, selectors, services, wording
+from launcher.cards import card_of, timeline_of
+from launcher.models import InteractiveSession
+from portal.accounts.requests import signed_in_user
+from portal.addresses import address_of
+
+
+def session_or_404(request: HttpRequest, session_id: str) -> InteractiveSession:
+    """The session if this person may know of it; otherwise 404, and the attempt is kept."""
+    user = signed_in_user(request)
+    session = selectors.find(session_id)
+    if session is None:
+        raise Http404
+    if not selectors.may_see(user, session):
+        note_denied(request, session, "stranger")
+        raise Http404
+    return session
+
+
+def note_denied(request: HttpRequest, session: InteractiveSession, cause: str) -> None:
+    services.record_access_denied(
+        session_id=session.pk,
+        username=signed_in_user(request).username,
+        door="portal",
+        cause=cause,
+        address=address_of(request),
+    )
+
+
+@login_required
+@require_GET
+def session(request: HttpRequest, session_id: str) -> HttpResponse:
+    """One session: timeline, log, what was asked for."""
+    return render(request, "launcher/session.html", _session_context(request, session_id))
+
+
+@login_required
+@never_cache
+@require_GET
+def session_live(request: HttpRequest, session_id: str) -> HttpResponse:
+    """The changing part of a session's page."""
+    return render(request, "launcher/_live.html", _session_context(request, session_id))
+
+
+def _session_context(request: HttpRequest, session_id: str) -> dict[str, object]:
+    session = session_or_404(request, session_id)
+    user = signed_in_user(request)
+    card = card_of(session, user)
+    return {
+        "card": card,
+        "timeline": timeline_of(session),
+        "log": live_log.log_of(session) if selectors.may_open(user, session) else session.log_tail,
+        "settings": wording.settings_rows(session),
+        "details": card.details,
+        "job_id": session.job_id,
+        "may_stop": selectors.may_stop(user, session),
+        "language": get_language(),
+    }
+
+
+@login_required
+@require_POST
+def connect(request: HttpRequest, session_id: str) -> HttpResponse:
+    """Into the notebook: a one-time code, then the session's own address."""
+    session = session_or_404(request, session_id)
+    if not selectors.may_open(signed_in_user(request), session):
+        note_denied(request, session, "not_owner")
+        raise Http404
+    if not session.is_live:
+        return redirect("launcher:session", session_id=session.pk)
+    return _enter(request, session)
+
+
+def _enter(request: HttpRequest, session: InteractiveSession, *, wanted: str = "") -> HttpResponse:
+    """A redirect to the session's own address with a one-time code; ``wanted`` is judged there, as any path is."""
+    code = grants.create_entry_code(
+        session=session,
+        user=signed_in_user(request),
+        web_session_key=request.session.session_key or "",
+        address=address_of(request),
+    )
+    portal = urlsplit(settings.CONF.portal_url)
+    port = f":{portal.port}" if portal.port else ""
+    host = f"{session.host_label}.{settings.CONF.sessions_domain}{port}"
+    response = HttpResponse(status=303)
+    query = urlencode({"code": code, **({"next": wanted[:2048]} if wanted else {})})
+    response.headers["Location"] = f"{portal.scheme}://{host}/.footbridge/enter?{query}"
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+@login_required
+@never_cache
+@require_GET
+def by_address(request: HttpRequest, label: str) -> HttpResponse:
+    """Somebody came to a session's own address without a cookie for it: the owner is let in, others see nothing."""
+    session = selectors.session_at(label)
+    if session is None:
+        raise Http404
+    session = session_or_404(request, session.pk)
+    if not selectors.may_open(signed_in_user(request), session) or not session.is_live:
+        return redirect("launcher:session", session_id=session.pk)
+    return _enter(request, session, wanted=request.GET.get("next", ""))
+
+
+@login_required
+@require_POST
+def stop(request: HttpRequest, session_id: str) -> HttpResponse:
+    """End the session."""
+    session = session_or_404(request, session_id)
+    user = signed_in_user(request)
+    if not selectors.may_stop(user, session):
+        note_denied(request, session, "may_not_stop")
+        raise Http404
+    services.request_stop(session=session, actor=user, address=address_of(request))
+    return redirect("launcher:session", session_id=session.pk)
