@@ -8,7 +8,7 @@ therefore never leads to a second ``qsub``. Only while no job can exist does a r
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -21,15 +21,19 @@ from launcher.models import InteractiveSession
 from launcher.parts import apps, clusters, hands, hands_loop
 from launcher.schedulers.base import JobRequest, NotPermitted, SubmitRejected
 from launcher.sealing import NoKeyFits, unseal
-from launcher.ssh.errors import HostKeyChanged, LoginRefused, RemoteFileError, TimedOut
+from launcher.ssh.errors import HostKeyChanged, LoginRefused, RemoteFileError, SSHError, TimedOut
 from launcher.states import EndReason
 from portal.conf import conf
 from portal.errors import FootbridgeError
 
 log = structlog.get_logger(__name__)
 
-SUBMIT_SECONDS = 150
-"""The whole submission, well inside the time a claim holds (``selectors.CLAIM_SECONDS``)."""
+SUBMIT_SECONDS = 110
+"""The whole submission."""
+
+COMMAND_SECONDS = 60
+"""The submit command ends itself after so long, at most, on the login host: with ``SUBMIT_SECONDS`` inside the time a
+claim holds (``selectors.CLAIM_SECONDS``), so that nothing of one try can take effect after the next one has looked."""
 
 
 class AppGone(FootbridgeError):
@@ -49,6 +53,7 @@ class Attempt:
     session: InteractiveSession
     is_retry: bool
     job_may_exist: bool
+    may_still_land: bool = False  # the submit command may be at work, though nobody is connected to it any more
     folder: str = ""  # on the cluster
     job_id: str = ""  # empty at the end: no job exists and none is wanted
     adopted: bool = False
@@ -76,12 +81,19 @@ def submit(session_id: str) -> None:
             if isinstance(error, HostKeyChanged):
                 services.record_host_key_rejected(claim.session.cluster, error)
             log.warning("submit_postponed", session=session_id, error=error.code, detail=error.detail)
-            services.release_claim(claim, unreachable=True, nothing_sent=not attempt.job_may_exist)
+            _give_back(claim, attempt, unreachable=True)
     except Exception:
-        services.release_claim(claim, unreachable=False, nothing_sent=not attempt.job_may_exist)
+        _give_back(claim, attempt, unreachable=False)
         raise
     else:
         _record(claim, attempt)
+
+
+def _give_back(claim: services.Claim, attempt: Attempt, *, unreachable: bool) -> None:
+    wait_seconds = _command_seconds(clusters()[claim.session.cluster]) + 1 if attempt.may_still_land else 0
+    services.release_claim(
+        claim, unreachable=unreachable, nothing_sent=not attempt.job_may_exist, wait_seconds=wait_seconds
+    )
 
 
 def _record(claim: services.Claim, attempt: Attempt) -> None:
@@ -146,12 +158,19 @@ async def _submit(attempt: Attempt) -> None:
         attempt.job_id = await ask(
             cluster,
             username,
-            lambda scheduler: scheduler.submit_command(request),
+            lambda scheduler: replace(scheduler.submit_command(request), dies_after_seconds=_command_seconds(cluster)),
             lambda scheduler, result: scheduler.parse_submit(result),
         )
     except (SubmitRejected, NotPermitted, LoginRefused):
         attempt.job_may_exist = False
         raise
+    except (SSHError, TimeoutError, asyncio.CancelledError):
+        attempt.may_still_land = True
+        raise
+
+
+def _command_seconds(cluster: Cluster) -> float:
+    return min(COMMAND_SECONDS, cluster.command_timeout_seconds)
 
 
 def _job(session: InteractiveSession, cluster: Cluster, folder: str) -> tuple[JobRequest, ScriptContext]:

@@ -77,6 +77,7 @@ class Command:
     argv: tuple[str, ...]
     stdin: bytes = b""
     environment: Mapping[str, str] = field(default_factory=dict)
+    dies_after_seconds: float = 0  # killed on the login host itself, even where nobody is connected any more; 0: never
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from django.db import transaction
 
 from launcher import dispatch
 from launcher.models import InteractiveSession
-from launcher.selectors import unclaimed
+from launcher.selectors import CLAIM_SECONDS, unclaimed
 from launcher.services.moves import end, move
 from launcher.states import EndReason, SessionState
 from portal import ids
@@ -42,17 +43,18 @@ def claim_submission(session_id: str) -> Claim | None:
     return Claim(session=session, mark=mark, is_retry=attempts > 0)
 
 
-def release_claim(claim: Claim, *, unreachable: bool, nothing_sent: bool) -> None:
+def release_claim(claim: Claim, *, unreachable: bool, nothing_sent: bool, wait_seconds: float = 0) -> None:
     """Give the submission back for another try.
 
     ``unreachable`` notes since when the cluster does not answer. ``nothing_sent``: this try left no job behind; if it
-    was the first, the next one is as good as the first.
+    was the first, the next one is as good as the first. ``wait_seconds``: what this try sent may take effect so long.
     """
     with transaction.atomic():
         session = _claimed(claim)
         if session is None:
             return
-        session.claim, session.claimed_at = "", None
+        held_for = dt.timedelta(seconds=CLAIM_SECONDS - wait_seconds)
+        session.claim, session.claimed_at = "", now() - held_for if wait_seconds else None
         if nothing_sent and not claim.is_retry:
             session.submit_attempts = 0
         if unreachable and session.unreachable_since is None:

@@ -38,6 +38,8 @@ def command_line(command: Command) -> str:
     if not command.argv or not command.argv[0]:
         raise ValueError("a command needs a name")
     words = list(command.argv)
+    if command.dies_after_seconds:
+        words = ["timeout", "-s", "KILL", f"{command.dies_after_seconds:g}", *words]
     if command.environment:
         for name in command.environment:
             if not _VARIABLE.fullmatch(name):

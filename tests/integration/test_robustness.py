@@ -221,6 +221,41 @@ def test_a_stop_whose_message_is_lost_is_taken_up_by_the_poll_round(
     assert sent == [session.id]
 
 
+def test_a_submission_that_may_still_land_is_not_tried_again_before_it_cannot(
+    demo_cluster: RunningCluster, alice: User
+) -> None:
+    seconds = 2
+    with shorter_commands(demo_cluster, seconds):
+        session = launched(alice)
+        demo_cluster.fault("scheduler", "hung")
+        began = now()
+        submit(session.id)
+        demo_cluster.mend()
+        assert services.claim_submission(session.id) is None
+        wait_for(lambda: _is_free(session), what="the submission to be free again", seconds=20)
+        assert (now() - began).total_seconds() > 2 * seconds  # given up after two, killed on the login host after two
+        drive(session, SessionState.QUEUED)
+        assert len(jobs_of(demo_cluster, session)) == 1
+
+
+def _is_free(session: InteractiveSession) -> bool:
+    return selectors.waiting_for_submission(session.cluster, older_than_seconds=0).filter(pk=session.pk).exists()
+
+
+@contextlib.contextmanager
+def shorter_commands(demo_cluster: RunningCluster, seconds: int) -> Iterator[None]:
+    """The same cluster, with less patience."""
+    path = settings.CONF.clusters_file
+    before = path.read_text("utf-8")
+    path.write_text(demo_cluster.toml(command_timeout_seconds=seconds), "utf-8")
+    parts.forget()
+    try:
+        yield
+    finally:
+        path.write_text(before, "utf-8")
+        parts.forget()
+
+
 def test_a_session_that_never_reached_the_cluster_stops_without_it(demo_cluster: RunningCluster, alice: User) -> None:
     session = launched(alice)
     demo_cluster.fault("login", "gone")

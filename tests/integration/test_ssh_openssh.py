@@ -9,6 +9,7 @@ sshd that is not installed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import os
 import shutil
@@ -26,11 +27,11 @@ from launcher.schedulers.base import Command
 from launcher.ssh.ca import UserCA, create_user_ca, load_user_ca
 from launcher.ssh.commands import run
 from launcher.ssh.connect import connect
-from launcher.ssh.errors import HostKeyChanged, LoginRefused, RemoteFileError, TimedOut, TunnelRefused
+from launcher.ssh.errors import HostKeyChanged, LoginRefused, RemoteFileError, TimedOut, TunnelRefused, Unreachable
 from launcher.ssh.files import open_files
 from launcher.ssh.tunnel import open_tunnel
 from tests.integration.ssh_server import cluster_of, credential, free_port, tcp_server
-from tests.waiting import wait_for
+from tests.waiting import until, wait_for
 
 SSHD = os.environ.get("FOOTBRIDGE_TEST_SSHD") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin") or ""
 AS_ROOT = os.geteuid() == 0
@@ -145,6 +146,32 @@ async def test_another_host_key_is_refused(sshd: Sshd) -> None:
 async def test_a_slow_command_is_ended(connection: asyncssh.SSHClientConnection) -> None:
     with pytest.raises(TimedOut):
         await run(connection, Command(("sleep", "600")), timeout_seconds=0.2)
+
+
+async def test_a_command_that_dies_in_time_dies_also_when_its_link_broke(sshd: Sshd, tmp_path: Path) -> None:
+    connection = await connect(sshd.cluster, sshd.username, credential(sshd.ca), reason="test")
+    mark = f"footbridge-{os.getpid()}-{time.time_ns()}"
+    # deaf to what sshd may tell it at the end of the link, as a command that hangs in the kernel is
+    script = f"trap '' HUP TERM PIPE; exec python3 -c 'import time; time.sleep(600)' {mark}"
+    asking = asyncio.create_task(
+        run(connection, Command(("sh", "-c", script), dies_after_seconds=3), timeout_seconds=60)
+    )
+    await until(lambda: len(_processes(mark)) > 0, what="the command to start")
+    connection.abort()
+    with pytest.raises(Unreachable):
+        await asking
+    assert _processes(mark), "the end of the link alone must not have ended it, or this test proves nothing"
+    await until(lambda: not _processes(mark), what="the end of the command", seconds=20)
+
+
+def _processes(mark: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = path.read_bytes()
+            if mark.encode() in line and line.startswith(b"python3"):
+                found.append(path.parent.name)
+    return found
 
 
 async def test_a_helper_left_behind_does_not_hold_the_answer(
