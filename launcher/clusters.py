@@ -127,7 +127,7 @@ class Cluster(_Strict):
     image_folders: tuple[AbsolutePath, ...] = ()  # container images are offered from here
     operator: AccountName = ""  # an account that sees every user's jobs; empty: each user asks for their own
     command_timeout_seconds: float = Field(default=20, gt=0, le=600)
-    commands_per_second: float = Field(default=4, ge=0.1, le=1000)  # scheduler commands on a login host, per process
+    commands_per_second: float = Field(default=4, ge=0.1, le=1000)  # on a login host, by all processes
     connect_timeout_seconds: float = Field(default=10, gt=0, le=120)
     poll_fast_seconds: float = Field(default=3, ge=1, le=300)  # while something is about to change
     poll_slow_seconds: float = Field(default=30, ge=1, le=3600)  # while all is quiet

@@ -15,6 +15,7 @@ from launcher.ssh.credentials import CertificateCredential, Credential
 from launcher.ssh.hands import Hands
 from launcher.ssh.loop import hands_loop
 from launcher.ssh.pool import Pool
+from launcher.turns import SharedTurns
 
 
 @functools.cache
@@ -67,9 +68,15 @@ def new_pool() -> Pool:
 
 
 @functools.cache
+def shared_turns() -> SharedTurns:
+    """The portal's count of commands on login hosts; it lives on the loop thread."""
+    return SharedTurns(settings.CONF.valkey_url)
+
+
+@functools.cache
 def hands() -> Hands:
     """The hands of this process for synchronous callers; they live on the loop thread (``hands_loop``)."""
-    return Hands(new_pool())
+    return Hands(new_pool(), shared_turns())
 
 
 __all__ = [
@@ -82,4 +89,5 @@ __all__ = [
     "keep_scheduler",
     "new_pool",
     "scheduler_of",
+    "shared_turns",
 ]

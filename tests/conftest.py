@@ -138,6 +138,7 @@ def _running_cluster(user_ca: Path) -> Iterator[RunningCluster]:
     (FOLDER / "clusters.toml").write_text(cluster.toml(), encoding="utf-8")
     yield cluster
     parts.hands_loop().run(parts.hands().pool.aclose(), 10)
+    parts.hands_loop().run(parts.shared_turns().aclose(), 10)
     parts.hands_loop().stop()
     cluster.stop()
 

@@ -9,6 +9,8 @@ from launcher.flows.ask import ask
 from launcher.models import InteractiveSession
 from launcher.parts import clusters, hands_loop
 from launcher.schedulers.base import CancelOutcome
+from launcher.ssh.budget import LONGEST_WAIT_SECONDS
+from launcher.ssh.errors import TooBusy
 from portal.errors import FootbridgeError
 
 log = structlog.get_logger(__name__)
@@ -28,8 +30,13 @@ def cancel(session_id: str) -> None:
                 lambda scheduler: scheduler.cancel_command(session.job_id),
                 lambda scheduler, result: scheduler.parse_cancel(result),
             ),
-            cluster.connect_timeout_seconds * len(cluster.login_hosts) + 2 * cluster.command_timeout_seconds,
+            cluster.connect_timeout_seconds * len(cluster.login_hosts)
+            + LONGEST_WAIT_SECONDS
+            + 2 * cluster.command_timeout_seconds,
         )
+    except TooBusy as error:
+        log.warning("cancel_postponed", session=session_id, error=error.code, detail=error.detail)
+        return
     except FootbridgeError as error:
         log.warning("cancel_postponed", session=session_id, error=error.code, detail=error.detail)
         services.record_unreachable([session_id])

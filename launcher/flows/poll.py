@@ -29,7 +29,7 @@ from launcher.models import InteractiveSession
 from launcher.monitor import Decision, Watched, decide
 from launcher.parts import clusters, hands_loop, scheduler_of
 from launcher.schedulers.base import JobState, JobStatus, StatusReport
-from launcher.ssh.errors import HostKeyChanged
+from launcher.ssh.errors import HostKeyChanged, TooBusy
 from launcher.states import LIVE_STATES, SessionState
 from portal.clock import now
 from portal.errors import FootbridgeError
@@ -58,6 +58,7 @@ class Round:
     statuses: dict[str, JobStatus | None] = field(default_factory=dict)  # None: a valid answer left the job out
     decisions: dict[str, Decision] = field(default_factory=dict)
     unanswered: list[str] = field(default_factory=list)
+    put_off: set[str] = field(default_factory=set)  # not asked this time: the budget of commands was used up
     servers: dict[str, Started] = field(default_factory=dict)
     endings: dict[str, EndingFound] = field(default_factory=dict)
     rejected: HostKeyChanged | None = None
@@ -152,7 +153,9 @@ async def _ask(cluster: Cluster, sessions: list[InteractiveSession]) -> Round:
             await _ask_all(cluster, sessions, result)
     except TimeoutError:
         log.warning("poll_round_cut_short", cluster=cluster.id, sessions=len(sessions), known=len(result.decisions))
-    result.unanswered += [session.id for session in sessions if session.id not in result.decisions]
+    result.unanswered += [
+        session.id for session in sessions if session.id not in result.decisions and session.id not in result.put_off
+    ]
     return result
 
 
@@ -179,6 +182,10 @@ async def _ask_all(cluster: Cluster, sessions: list[InteractiveSession], result:
 async def _ask_batch(cluster: Cluster, account: str, batch: list[InteractiveSession], result: Round) -> None:
     try:
         report = await _status(cluster, account, [session.job_id for session in batch])
+    except TooBusy as error:
+        log.warning("poll_put_off", cluster=cluster.id, account=account, detail=error.detail)
+        result.put_off.update(session.id for session in batch)
+        return
     except FootbridgeError as error:
         if isinstance(error, HostKeyChanged):
             result.rejected = error

@@ -21,7 +21,7 @@ from launcher.models import InteractiveSession
 from launcher.parts import apps, clusters, hands, hands_loop
 from launcher.schedulers.base import JobRequest, NotPermitted, SubmitRejected
 from launcher.sealing import NoKeyFits, unseal
-from launcher.ssh.errors import HostKeyChanged, LoginRefused, RemoteFileError, SSHError, TimedOut
+from launcher.ssh.errors import HostKeyChanged, LoginRefused, RemoteFileError, SSHError, TimedOut, TooBusy
 from launcher.states import EndReason
 from portal.conf import conf
 from portal.errors import FootbridgeError
@@ -81,7 +81,7 @@ def submit(session_id: str) -> None:
             if isinstance(error, HostKeyChanged):
                 services.record_host_key_rejected(claim.session.cluster, error)
             log.warning("submit_postponed", session=session_id, error=error.code, detail=error.detail)
-            _give_back(claim, attempt, unreachable=True)
+            _give_back(claim, attempt, unreachable=not isinstance(error, TooBusy))
     except Exception:
         _give_back(claim, attempt, unreachable=False)
         raise
@@ -161,7 +161,7 @@ async def _submit(attempt: Attempt) -> None:
             lambda scheduler: replace(scheduler.submit_command(request), dies_after_seconds=_command_seconds(cluster)),
             lambda scheduler, result: scheduler.parse_submit(result),
         )
-    except (SubmitRejected, NotPermitted, LoginRefused):
+    except (SubmitRejected, NotPermitted, LoginRefused, TooBusy):
         attempt.job_may_exist = False
         raise
     except (SSHError, TimeoutError, asyncio.CancelledError):

@@ -34,6 +34,7 @@ CIPHERS = (
 )
 
 _SETTLE_SECONDS = 5.0
+_LOGIN_HOST = "footbridge_login_host"
 
 # Applied last, so that no credential can loosen them. Every None or empty list keeps asyncssh from looking
 # into the service account's own ~/.ssh, its agent, or its Kerberos tickets.
@@ -115,9 +116,15 @@ async def connect(
                 error.detail,
             )
         else:
+            connection.set_extra_info(**{_LOGIN_HOST: login_host})
             await _settle(connection)
             return connection
     raise Unreachable(f"{cluster.id} has no login host")
+
+
+def login_host_of(connection: asyncssh.SSHClientConnection) -> str:
+    """The entry of ``Cluster.login_hosts`` that a connection made by ``connect`` leads to."""
+    return str(connection.get_extra_info(_LOGIN_HOST, ""))
 
 
 async def _connect_to(

@@ -3,6 +3,7 @@
 SSHError
 ├── Unreachable        no connection could be made, or it broke (transient)
 ├── TimedOut           connected, but no answer in time (transient)
+├── TooBusy            the portal's own budget of commands is used up for too long (transient)
 ├── LoginRefused       the login host does not accept this credential
 ├── HostKeyChanged     the login host shows a key that the clusters file does not name: stop, tell an administrator
 ├── TunnelRefused      the login host could not open a channel to the execution host (transient)
@@ -31,6 +32,13 @@ class TimedOut(SSHError):
     """The login host took longer than we wait."""
 
     code = "ssh.timed_out"
+    transient = True
+
+
+class TooBusy(SSHError):
+    """The portal asks this login host as much as it may; the command was not even sent."""
+
+    code = "ssh.too_busy"
     transient = True
 
 

@@ -13,17 +13,26 @@ from contextlib import asynccontextmanager
 from launcher.clusters import Cluster
 from launcher.schedulers.base import Command, CommandResult
 from launcher.ssh import commands, tunnel
-from launcher.ssh.budget import Budget
+from launcher.ssh.budget import LONGEST_WAIT_SECONDS, Budget, Turns
+from launcher.ssh.connect import login_host_of
 from launcher.ssh.files import RemoteFiles, open_files
 from launcher.ssh.pool import Pool
 
 
-class Hands:
-    """Commands, files and tunnels over ``pool``. All methods raise errors of ``launcher.ssh.errors``."""
+def budget_host(cluster: Cluster, login_host: str) -> str:
+    """The name under which commands to this login host are counted."""
+    return f"{cluster.id}@{login_host}"
 
-    def __init__(self, pool: Pool) -> None:
+
+class Hands:
+    """Commands, files and tunnels over ``pool``. All methods raise errors of ``launcher.ssh.errors``.
+
+    ``turns``: the store by which all processes share the budget of commands; without it this process has its own.
+    """
+
+    def __init__(self, pool: Pool, turns: Turns | None = None) -> None:
         self.pool = pool
-        self.budgets: dict[str, Budget] = {}  # by cluster id
+        self._budget = Budget(turns)
 
     async def run(
         self,
@@ -32,17 +41,20 @@ class Hands:
         command: Command,
         *,
         timeout_seconds: float | None = None,
+        longest_wait_seconds: float = LONGEST_WAIT_SECONDS,
         reason: str = "",
     ) -> CommandResult:
         """Run ``command`` when its turn has come (see ``Budget``).
 
-        Without ``timeout_seconds`` the cluster's ``command_timeout_seconds`` applies.
+        Without ``timeout_seconds`` the cluster's ``command_timeout_seconds`` applies. Raises TooBusy where the turn is
+        further away than ``longest_wait_seconds``.
         """
         connection = await self.pool.connection(cluster, username, reason=reason)
-        budget = self.budgets.get(cluster.id)
-        if budget is None:
-            budget = self.budgets[cluster.id] = Budget(cluster.commands_per_second)
-        await budget.take_turn()
+        await self._budget.take_turn(
+            budget_host(cluster, login_host_of(connection)),
+            cluster.commands_per_second,
+            longest_wait_seconds=longest_wait_seconds,
+        )
         return await commands.run(
             connection, command, timeout_seconds=timeout_seconds or cluster.command_timeout_seconds
         )

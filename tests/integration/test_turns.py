@@ -1,0 +1,123 @@
+"""The budget of commands holds for all processes together, in a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+import redis
+from django.conf import settings
+
+from launcher import turns
+from launcher.ssh.budget import Budget, TurnsAway
+from launcher.turns import PREFIX, Load, SharedTurns
+from portal.conf import PROJECT
+from tests.settings import FOLDER
+
+HOST = "demo@login1"
+PER_SECOND = 20.0
+NOWHERE = f"unix://{FOLDER}/nothing-here.sock"
+
+
+@pytest.fixture
+def url(valkey: None) -> str:
+    return str(settings.CONF.valkey_url)
+
+
+@pytest.fixture
+async def shared(url: str) -> AsyncIterator[SharedTurns]:
+    turns = SharedTurns(url)
+    yield turns
+    await turns.aclose()
+
+
+def test_three_processes_that_hammer_stay_within_the_rate_together(url: str) -> None:
+    until = time.time() + 6
+    argv = [sys.executable, "-m", "tests.integration.turns_process", url, HOST, str(PER_SECOND), str(until)]
+    processes = [subprocess.Popen(argv, cwd=PROJECT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    parts = [[float(line) for line in process.communicate(timeout=60)[0].split()] for process in processes]
+    assert all(parts), "each process got turns"
+    moments = sorted(moment for part in parts for moment in part)
+    seconds = moments[-1] - moments[0]
+    burst = PER_SECOND  # a second's worth may come at once
+    assert len(moments) <= PER_SECOND * seconds + burst + 1
+    assert len(moments) >= PER_SECOND * seconds * 0.9, "and none of the budget is lost"
+
+
+async def test_turns_are_far_apart_where_less_than_one_a_second_is_allowed(shared: SharedTurns) -> None:
+    waits = [(await shared.take(HOST, 0.25, 60)).wait_seconds for _ in range(3)]
+    assert waits == [0, pytest.approx(4, abs=0.5), pytest.approx(8, abs=0.5)]
+
+
+async def test_a_refused_turn_takes_nothing_away(shared: SharedTurns) -> None:
+    await shared.take(HOST, 1, 60)
+    first = await shared.take(HOST, 1, 60)
+    refused = [await shared.take(HOST, 1, 0.1) for _ in range(20)]
+    then = await shared.take(HOST, 1, 60)
+    assert not any(turn.is_given for turn in refused)
+    assert then.wait_seconds - first.wait_seconds == pytest.approx(1, abs=0.3)
+
+
+async def test_what_was_asked_in_the_last_minute_is_counted(shared: SharedTurns) -> None:
+    for _ in range(3):
+        await shared.take(HOST, 1, 60)
+    await shared.take(HOST, 1, 0)
+    load = (await shared.load([HOST, "demo@login2"]))[HOST]
+    assert load.commands == pytest.approx(3, abs=0.5)
+    assert load.refused == pytest.approx(1, abs=0.2)
+    assert load.waited_seconds == pytest.approx(3, abs=0.8)
+
+
+async def test_what_was_asked_long_ago_is_counted_no_more(shared: SharedTurns, url: str) -> None:
+    await shared.take(HOST, 1, 60)
+    with redis.Redis.from_url(url) as client:
+        client.hset(PREFIX + HOST, "minute", int(time.time() // 60) - 5)
+    assert (await shared.load([HOST]))[HOST] == Load()
+
+
+async def test_the_counts_of_a_host_that_is_asked_no_more_are_forgotten(shared: SharedTurns, url: str) -> None:
+    await shared.take(HOST, 1, 60)
+    with redis.Redis.from_url(url) as client:
+        assert 0 < client.pttl(PREFIX + HOST) <= 600_000
+
+
+async def test_without_valkey_the_process_goes_by_its_own_count_and_does_not_wait_for_it() -> None:
+    budget = Budget(SharedTurns(NOWHERE))
+    begin = asyncio.get_running_loop().time()
+    for _ in range(30):
+        await budget.take_turn(HOST, PER_SECOND)
+    took = asyncio.get_running_loop().time() - begin
+    assert 0.4 < took < 3
+
+
+async def test_a_valkey_that_dropped_the_connection_is_asked_on_a_new_one(shared: SharedTurns, url: str) -> None:
+    await shared.take(HOST, 1, 1)
+    with redis.Redis.from_url(url) as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    assert (await shared.take(HOST, 1, 5)).is_given
+
+
+async def test_a_valkey_that_came_back_gives_the_turns_again(
+    shared: SharedTurns, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "AWAY_SECONDS", 0.0)
+    monkeypatch.setattr(shared, "_url", NOWHERE)
+    with pytest.raises(TurnsAway):
+        await shared.take(HOST, 1, 1)
+    await shared.aclose()
+    monkeypatch.setattr(shared, "_url", url)
+    assert (await shared.take(HOST, 1, 1)).is_given
+
+
+async def test_a_turn_costs_less_than_ten_milliseconds(shared: SharedTurns) -> None:
+    await shared.take(HOST, 1000, 1)
+    begin = time.perf_counter()
+    for _ in range(500):
+        await shared.take(HOST, 1000, 60)
+    microseconds = (time.perf_counter() - begin) / 500 * 1_000_000
+    sys.stdout.write(f"a turn costs {microseconds:.0f} µs\n")
+    assert microseconds < 10_000
