@@ -129,6 +129,7 @@ class App(_Strict):
     modules: tuple[ModuleName, ...] = ()  # loaded before anything else, whatever the user chooses
     container: bool = False  # the server runs inside an image
     idle_stop_seconds: int = Field(default=2 * 3600, ge=0)  # stop when unused for so long; 0: never
+    sessions_per_user: int | None = Field(default=None, ge=0, le=1000)  # of this app at a time; None: any number
     fields: tuple[FormField, ...]
     icon: bytes | None = None  # SVG
     script: str = Field(default="", repr=False)  # text of script.sh.j2

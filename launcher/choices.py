@@ -102,7 +102,7 @@ _ADAPTER = TypeAdapter(LaunchChoices)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What may be asked for in one queue: the app's limits and the queue's, whichever is tighter."""
+    """What may be asked for in one queue: the app's limits, the queue's and the person's, whichever is tighter."""
 
     min_cores: int
     max_cores: int
@@ -114,8 +114,11 @@ class Limits:
     max_gpus: int
 
 
-def limits(app: App, queue: QueueLimits) -> Limits:
-    """The limits of ``app`` in ``queue``, for the form to show and ``check_choices`` to enforce."""
+def limits(app: App, queue: QueueLimits, *, most_hours: float | None = None) -> Limits:
+    """The limits of ``app`` in ``queue``, for the form to show and ``check_choices`` to enforce.
+
+    ``most_hours``: what the person may have; ``None``: no less than the queue and the app allow.
+    """
 
     def least(kind: str) -> float:
         entry = app.field(kind)
@@ -131,17 +134,17 @@ def limits(app: App, queue: QueueLimits) -> Limits:
         min_memory_mib=max(1, math.ceil(least("memory"))),
         max_memory_mib=math.floor(most("memory", queue.max_memory_mib)),
         min_hours=least("hours"),
-        max_hours=most("hours", queue.max_hours),
+        max_hours=min(most("hours", queue.max_hours), math.inf if most_hours is None else most_hours),
         min_gpus=math.ceil(least("gpus")),
         max_gpus=math.floor(most("gpus", queue.max_gpus)) if app.field("gpus") else 0,
     )
 
 
-def default_choices(app: App, cluster: Cluster) -> dict[str, object]:
+def default_choices(app: App, cluster: Cluster, *, most_hours: float | None = None) -> dict[str, object]:
     """Raw values to begin a form with: the app's defaults, lowered to what the cluster's first queue
-    allows."""
+    allows, and to the hours that the person may have."""
     queue = cluster.queues[0]
-    bounds = limits(app, queue)
+    bounds = limits(app, queue, most_hours=most_hours)
     values: dict[str, object] = {}
     for entry in app.fields:
         values[entry.kind] = entry.default
@@ -158,17 +161,20 @@ def default_choices(app: App, cluster: Cluster) -> dict[str, object]:
     return values
 
 
-def check_choices(app: App, cluster: Cluster, raw: Mapping[str, object]) -> LaunchChoices:
+def check_choices(
+    app: App, cluster: Cluster, raw: Mapping[str, object], *, most_hours: float | None = None
+) -> LaunchChoices:
     """Checked values for launching ``app`` on ``cluster``. A key that is absent (or None) takes its default.
 
     ``environment`` is ``default``, ``module:<name>``, ``path:<path>``, or ``path`` with the path in
     ``environment_path``; a plain path or the plain name of an offered module will do. ``image`` is an
     absolute path, or comes from ``image_path``. ``memory`` is text such as ``4 GB``; a plain number means
-    gibibytes. Raises ChoicesRefused, and nothing else, whatever ``raw`` holds.
+    gibibytes. ``most_hours``: what the person may have, beside what queue and app allow. Raises
+    ChoicesRefused, and nothing else, whatever ``raw`` holds.
     """
     if not isinstance(raw, Mapping):
         raise ChoicesRefused((Mistake("", "choices.not_an_object"),))
-    return _Check(app, cluster, raw).run()
+    return _Check(app, cluster, raw, most_hours).run()
 
 
 class _Wrong(Exception):
@@ -183,10 +189,10 @@ class _Wrong(Exception):
 class _Check:
     """One run of ``check_choices``: gathers the mistakes of all fields."""
 
-    def __init__(self, app: App, cluster: Cluster, raw: Mapping[str, object]) -> None:
-        self.app, self.cluster = app, cluster
+    def __init__(self, app: App, cluster: Cluster, raw: Mapping[str, object], most_hours: float | None) -> None:
+        self.app, self.cluster, self.most_hours = app, cluster, most_hours
         self.raw = {key: value for key, value in raw.items() if value is not None}
-        self.defaults = default_choices(app, cluster)
+        self.defaults = default_choices(app, cluster, most_hours=most_hours)
         self.mistakes: list[Mistake] = []
 
     def run(self) -> LaunchChoices:
@@ -196,12 +202,12 @@ class _Check:
             if key not in allowed:
                 self.mistakes.append(Mistake(str(key)[:64], "choices.unknown_field"))
         queue = self._value("queue", self._queue, _ANY_QUEUE)
-        bounds = limits(self.app, queue)
+        bounds = limits(self.app, queue, most_hours=self.most_hours)
         environment = self._value("environment", self._environment, _SITE_DEFAULT)
         choices = LaunchChoices(
             cores=self._value("cores", lambda raw: _cores(raw, bounds), 1),
             memory_mib=self._value("memory", lambda raw: _memory(raw, bounds), 1),
-            walltime_seconds=self._value("hours", lambda raw: _walltime(raw, bounds, queue), 1),
+            walltime_seconds=self._value("hours", lambda raw: _walltime(raw, bounds, queue, self.most_hours), 1),
             gpus=self._value("gpus", lambda raw: _gpus(raw, bounds, queue), 0),
             queue=queue.name,
             environment_kind=environment[0],
@@ -352,11 +358,15 @@ def _memory(raw: object, bounds: Limits) -> int:
     return amount
 
 
-def _walltime(raw: object, bounds: Limits, queue: QueueLimits) -> int:
+def _walltime(raw: object, bounds: Limits, queue: QueueLimits, most_hours: float | None) -> int:
     """Seconds from hours."""
     hours = _number(raw)
+    if most_hours is not None and most_hours < bounds.min_hours:
+        raise _Wrong("none_allowed", min=_tidy(bounds.min_hours), max=_tidy(most_hours))
     if hours < bounds.min_hours:
         raise _Wrong("too_few", min=_tidy(bounds.min_hours))
+    if most_hours is not None and hours > most_hours == bounds.max_hours:
+        raise _Wrong("over_allowance", max=_tidy(most_hours))
     if hours > queue.max_hours:
         raise _Wrong("over_queue_limit", max=_tidy(bounds.max_hours), queue=queue.label or queue.name)
     if hours > bounds.max_hours:

@@ -138,7 +138,7 @@ class Cluster(_Strict):
     extend_times: int = Field(default=0, ge=0, le=100)  # how often a session may be extended; needs an operator
     extend_hours: float = Field(default=1, gt=0, le=24 * 31)  # by so much each time
     maintenance: tuple[Maintenance, ...] = ()  # no session is extended into these
-    sessions_per_user: int | None = Field(default=None, ge=0, le=1000)  # on this cluster; None: the site's number
+    sessions_per_user: int | None = Field(default=None, ge=0, le=1000)  # on this cluster at a time; None: any number
     keep_folders_days: float = Field(default=30, ge=0, le=3650)  # session folders stay so long after the end
     is_demonstration: bool = False
 

@@ -3,6 +3,7 @@ decided by ``check_choices``, which the API uses too, so the two can never disag
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import structlog
@@ -11,7 +12,8 @@ from django.utils.translation import gettext as _
 
 from launcher import selectors, wording
 from launcher.catalog import App, FormField, LaunchChoices, default_choices, limits
-from launcher.clusters import Cluster
+from launcher.clusters import Cluster, QueueLimits
+from launcher.entitlements import entitlement_of
 from launcher.flows.launch import images_for
 from launcher.remember import remembered
 from launcher.services import LaunchRefused
@@ -28,7 +30,11 @@ class LaunchForm(forms.Form):
 
     def __init__(self, data: Any = None, *, app: App, cluster: Cluster, user: User, again: str = "") -> None:
         self.app, self.cluster, self.user = app, cluster, user
-        self.defaults: dict[str, object] = {**default_choices(app, cluster), **_values_of_last_time(app, user, again)}
+        self.most_hours = entitlement_of(user, app, cluster).hours
+        self.defaults: dict[str, object] = {
+            **default_choices(app, cluster, most_hours=self.most_hours),
+            **_values_of_last_time(app, user, again, most_hours=self.most_hours),
+        }
         super().__init__(data, initial=self.defaults)
         for field in app.fields:
             self._add(field)
@@ -61,7 +67,7 @@ class LaunchForm(forms.Form):
 
     def _add(self, entry: FormField) -> None:
         """Add the form field (for some kinds two) of ``entry``."""
-        bounds = limits(self.app, self.cluster.queues[0])
+        bounds = limits(self.app, self.cluster.queues[0], most_hours=self.most_hours)
         label, hint = wording.translated(entry.label), wording.translated(entry.help)
         extra: dict[str, forms.Field] = {}
         match entry.kind:
@@ -75,7 +81,7 @@ class LaunchForm(forms.Form):
             case "queue":
                 field = _choice(
                     [
-                        (queue.name, _queue_label(queue.label or queue.name, queue.max_hours))
+                        (queue.name, _queue_label(queue.label or queue.name, self._most_hours_in(queue)))
                         for queue in self.cluster.queues
                     ]
                 )
@@ -86,7 +92,7 @@ class LaunchForm(forms.Form):
                     return
                 field = _number(bounds.min_gpus, max(queue.max_gpus for queue in self.cluster.queues), 1)
             case "hours":
-                field = _number(bounds.min_hours, max(queue.max_hours for queue in self.cluster.queues), "any")
+                field = _number(bounds.min_hours, max(map(self._most_hours_in, self.cluster.queues)), "any")
             case "memory":
                 field = _text("", placeholder="4 GB")
                 hint = hint or _("For example 4 GB; at most %(max)s.") % {
@@ -98,6 +104,9 @@ class LaunchForm(forms.Form):
         for name, one in {entry.name: field, **extra}.items():
             one.advanced = entry.advanced  # type: ignore[attr-defined]  # read by the template
             self.fields[name] = one
+
+    def _most_hours_in(self, queue: QueueLimits) -> float:
+        return limits(self.app, queue, most_hours=self.most_hours).max_hours
 
     def _environments(self) -> list[tuple[str, str]]:
         modules = [(f"module:{name}", name) for name in self.cluster.modules]
@@ -113,8 +122,8 @@ class LaunchForm(forms.Form):
             return ()
 
 
-def _values_of_last_time(app: App, user: User, again: str) -> dict[str, object]:
-    """Raw values of an earlier session: the one named, else the last of this app."""
+def _values_of_last_time(app: App, user: User, again: str, *, most_hours: float | None) -> dict[str, object]:
+    """Raw values of an earlier session: the one named, else the last of this app. Its hours may be too many by now."""
     sessions = selectors.sessions_of(user).filter(app=app.id)
     session = (sessions.filter(pk=again).first() if again else None) or sessions.first()
     if session is None:
@@ -129,7 +138,7 @@ def _values_of_last_time(app: App, user: User, again: str) -> dict[str, object]:
     return {
         "cores": choices.cores,
         "memory": wording.memory_text(choices.memory_mib),
-        "hours": f"{choices.walltime_seconds / 3600:.6g}",
+        "hours": f"{min(choices.walltime_seconds / 3600, math.inf if most_hours is None else most_hours):.6g}",
         "gpus": choices.gpus,
         "queue": choices.queue,
         "environment": environment,
@@ -162,10 +171,3 @@ def _number(low: float, high: float, step: int | str) -> forms.Field:
 
 class _Unchecked(forms.Field):
     """Shows a value and its mistakes; ``check_choices`` judges it."""
-
-
-class LimitForm(forms.Form):
-    """How many sessions a person may have; empty gives the site's number back."""
-
-    user = forms.IntegerField(widget=forms.HiddenInput)
-    sessions_allowed = forms.IntegerField(min_value=0, max_value=100, required=False)

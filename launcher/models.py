@@ -177,7 +177,15 @@ class Allowance(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["user", "group", "app", "cluster"], name="one_allowance_each"),
+            # two of them, because a database takes no two empty users for the same
+            models.UniqueConstraint(
+                fields=["user", "app", "cluster"],
+                condition=Q(user__isnull=False),
+                name="one_allowance_of_a_person",
+            ),
+            models.UniqueConstraint(
+                fields=["group", "app", "cluster"], condition=Q(user__isnull=True), name="one_allowance_of_a_group"
+            ),
             models.CheckConstraint(
                 condition=Q(user__isnull=False, group="") | Q(user__isnull=True) & ~Q(group=""),
                 name="allowance_of_a_person_or_a_group",

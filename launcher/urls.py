@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from launcher.views import administration, pages, sessions
+from launcher.views import administration, limits, pages, sessions
 
 app_name = "launcher"
 urlpatterns = [
@@ -20,4 +20,6 @@ urlpatterns = [
     path("sessions/<slug:session_id>/stop/", sessions.stop, name="stop"),
     path("administration/sessions/", administration.all_sessions, name="admin-sessions"),
     path("administration/users/", administration.users, name="admin-users"),
+    path("administration/limits/", limits.limits, name="admin-limits"),
+    path("administration/limits/<int:allowance_id>/remove/", limits.remove, name="admin-limit-remove"),
 ]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from django.utils.translation import get_language, ngettext
 from django.utils.translation import gettext as _
 
+from launcher.allowances import Scope
 from launcher.catalog import LaunchChoices
 from launcher.models import InteractiveSession
 from launcher.schedulers.base import JobState
@@ -309,6 +310,8 @@ def mistake_sentence(code: str, params: Mapping[str, object]) -> str:
         "memory.not_an_amount": _("This is not an amount of memory. Write for example 4 GB or 512 MB."),
         "memory.too_much": _("At most %(max)s are possible here."),
         "memory.too_little": _("Jupyter needs at least %(min)s MB."),
+        "hours.over_allowance": _("Your sessions may last at most %(max)s hours."),
+        "hours.none_allowed": _("This needs at least %(min)s hours, but your sessions may last at most %(max)s."),
         "hours.over_queue_limit": _("The queue %(queue)s allows at most %(max)s hours."),
         "hours.too_many": _("At most %(max)s hours are possible here."),
         "hours.too_few": _("At least %(min)s hours are needed."),
@@ -348,17 +351,58 @@ def mistake_sentence(code: str, params: Mapping[str, object]) -> str:
 def refusal_sentence(code: str, params: Mapping[str, object]) -> str:
     """Why a launch was not possible."""
     return {
-        "launch.limit_reached": ngettext(
-            "You already have a session. Open it, or stop it first.",
-            "You already have %(allowed)s sessions. Stop one of them first.",
-            _whole(params.get("allowed")),
-        ),
+        "launch.limit_reached": _limit_sentence(str(params.get("scope")), _whole(params.get("held"))),
+        "launch.none_allowed": _nothing_sentence(str(params.get("scope"))),
         "launch.invalid": _("Some values need another look. Nothing has been sent to the cluster."),
         "launch.cluster_away": _(
             "The cluster does not answer, so your choices could not be checked. Nothing is lost: try again in a moment."
         ),
         "app.unknown": _("There is no such app."),
     }.get(code, _("This is not possible right now.")) % _Blank(params)
+
+
+def _limit_sentence(scope: str, held: int) -> str:
+    """Which limit is reached, and what to do."""
+    match scope:
+        case Scope.APP_ON_CLUSTER:
+            return ngettext(
+                "You already have a session of this app on this cluster, and may have one at a time. "
+                "Open it, or stop it first.",
+                "You already have %(held)s sessions of this app on this cluster, and may have %(allowed)s at a time. "
+                "Stop one of them first.",
+                held,
+            )
+        case Scope.APP:
+            return ngettext(
+                "You already have a session of this app, and may have one at a time. Open it, or stop it first.",
+                "You already have %(held)s sessions of this app, and may have %(allowed)s at a time. "
+                "Stop one of them first.",
+                held,
+            )
+        case Scope.CLUSTER:
+            return ngettext(
+                "You already have a session on this cluster, and may have one at a time. Open it, or stop it first.",
+                "You already have %(held)s sessions on this cluster, and may have %(allowed)s at a time. "
+                "Stop one of them first.",
+                held,
+            )
+    return ngettext(
+        "You already have a session, and may have one at a time. Open it, or stop it first.",
+        "You already have %(held)s sessions, and may have %(allowed)s at a time. Stop one of them first.",
+        held,
+    )
+
+
+def _nothing_sentence(scope: str) -> str:
+    """What somebody may not launch at all."""
+    match scope:
+        case Scope.APP_ON_CLUSTER:
+            return _("You may not launch this app on this cluster. The administrators can allow it.")
+        case Scope.APP:
+            return _("You may not launch this app. The administrators can allow it.")
+        case Scope.CLUSTER:
+            return _("You may not launch sessions on this cluster. The administrators can allow it.")
+    return _("You may not launch sessions. The administrators can allow it.")
 
 
 def _whole(value: object) -> int:

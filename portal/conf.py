@@ -95,7 +95,9 @@ class Conf(BaseSettings):
     allowed_groups: Names = ()
     """When set, only members of these groups on the cluster may sign in."""
     sessions_per_user: int = Field(default=1, ge=1, le=100)
-    """How many sessions a person may have at a time unless an administrator set another number for them."""
+    """How many sessions a person may have at a time unless an administrator allowed them or their group another."""
+    hours_per_session: float | None = Field(default=None, gt=0, le=24 * 366)
+    """How many hours a session may ask for, with the same exceptions. Empty: as many as the queue allows."""
     sign_in_attempts: int = Field(default=5, ge=1)
     """Wrong passwords per account and ten minutes before the portal stops asking the cluster."""
     hours_signed_in: float = Field(default=12, gt=0)
@@ -126,7 +128,7 @@ class Conf(BaseSettings):
     def _split_paths(cls, value: object) -> object:
         return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
 
-    @field_validator("ssh_ca_key_file", mode="before")
+    @field_validator("ssh_ca_key_file", "hours_per_session", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return value or None

@@ -14,11 +14,13 @@ from launcher.connection import secret_headers
 from launcher.flows.cancel import cancel
 from launcher.flows.poll import poll
 from launcher.flows.submit import submit
-from launcher.models import InteractiveSession
+from launcher.models import Allowance, InteractiveSession
 from launcher.parts import clusters, hands, hands_loop
 from launcher.sealing import unseal
 from launcher.states import SessionState
+from portal.accounts.models import User
 from portal.audit.models import AuditEvent
+from portal.clock import now
 from tests.integration.jupyter_job import Kernel
 from tests.waiting import wait_for
 
@@ -51,6 +53,21 @@ def drive(
         ),
     )
     return session
+
+
+def allow(
+    user: User | None = None,
+    *,
+    group: str = "",
+    app: str = "",
+    cluster: str = "",
+    sessions: int | None = None,
+    hours: float | None = None,
+) -> Allowance:
+    """What an administrator has allowed a person or a group."""
+    return Allowance.objects.create(
+        user=user, group=group, app=app, cluster=cluster, sessions=sessions, hours=hours, changed_at=now()
+    )
 
 
 def events_of(session: InteractiveSession) -> list[str]:

@@ -13,6 +13,7 @@ from launcher import selectors, services, wording
 from launcher.api import schemas
 from launcher.api.answers import ApiError, PortalAPI, StrictParser, not_found, problem
 from launcher.api.auth import BrowserAuth, TokenAuth, caller_of, writer_of
+from launcher.entitlements import entitlement_of
 from launcher.flows.launch import default_cluster, launch
 from launcher.models import InteractiveSession
 from launcher.parts import apps
@@ -50,11 +51,13 @@ def list_apps(request: HttpRequest) -> schemas.AppList:
     summary="One app with its form",
 )
 def show_app(request: HttpRequest, app_id: str) -> schemas.AppDetail:
-    """The fields of the launch form, their defaults, and the limits of each queue."""
+    """The fields of the launch form, their defaults, and the caller's limits in each queue."""
     app = apps().get(app_id)
     if app is None:
         raise Http404
-    return schemas.app_detail(app, default_cluster())
+    cluster = default_cluster()
+    most_hours = entitlement_of(caller_of(request).user, app, cluster).hours
+    return schemas.app_detail(app, cluster, most_hours=most_hours)
 
 
 @api.get(
@@ -100,7 +103,7 @@ def list_sessions(
     summary="Launch a session",
 )
 def launch_session(request: HttpRequest, response: HttpResponse, body: schemas.LaunchIn) -> Status[schemas.SessionOut]:
-    """The same checks as the form's. 409 with the session that is in the way when the limit is reached."""
+    """The same checks as the form's. 409 with the session that is in the way when a limit is reached."""
     user = writer_of(request)
     session = launch(user=user, app_id=body.app, raw=body.values, address=address_of(request))
     response.headers["Location"] = f"{request.path.rstrip('/')}/{session.pk}"
@@ -135,7 +138,8 @@ def unknown_path(request: HttpRequest, rest: str) -> HttpResponse:
 
 @api.exception_handler(LaunchRefused)
 def launch_refused(request: HttpRequest, refused: Exception) -> JsonResponse:
-    """Why a launch was refused: 409 at the limit, 503 when the cluster could not be asked, else 422."""
+    """Why a launch was refused: 409 at a limit, 403 where nothing is allowed, 503 when the cluster could not be asked,
+    else 422."""
     if not isinstance(refused, LaunchRefused):
         raise TypeError("this handler is for refused launches")
     message = wording.refusal_sentence(refused.code, refused.params)
@@ -149,7 +153,8 @@ def launch_refused(request: HttpRequest, refused: Exception) -> JsonResponse:
     ]
     if refused.code == "app.unknown":
         fields = [{"field": "app", "code": refused.code, "message": message}]
-    return problem(503 if refused.code == "launch.cluster_away" else 422, refused.code, message, fields=fields)
+    status = {"launch.none_allowed": 403, "launch.cluster_away": 503}.get(refused.code, 422)
+    return problem(status, refused.code, message, fields=fields)
 
 
 def _stop(request: HttpRequest, session_id: str) -> Status[schemas.SessionOut]:

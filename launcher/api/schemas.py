@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 
 from launcher import wording
 from launcher.catalog import App, FormField, LaunchChoices, default_choices, limits
-from launcher.clusters import Cluster
+from launcher.clusters import Cluster, QueueLimits
 from launcher.models import InteractiveSession
 from launcher.states import SessionState
 
@@ -142,7 +142,7 @@ class SessionList(Schema):
 
 
 class LimitProblem(Problem):
-    """The person's limit is reached; ``session`` is the one in the way."""
+    """A limit of the person is reached; ``session`` is one that counts against it."""
 
     session: SessionOut | None
 
@@ -152,14 +152,14 @@ def app_out(app: App) -> AppOut:
     return AppOut(id=app.id, name=wording.translated(app.name), description=wording.translated(app.description))
 
 
-def app_detail(app: App, cluster: Cluster) -> AppDetail:
-    """The app with its form and the limits on ``cluster``."""
-    defaults = default_choices(app, cluster)
+def app_detail(app: App, cluster: Cluster, *, most_hours: float | None) -> AppDetail:
+    """The app with its form and the limits on ``cluster`` for somebody who may have ``most_hours``."""
+    defaults = default_choices(app, cluster, most_hours=most_hours)
     return AppDetail(
         **app_out(app).model_dump(),
         cluster=cluster.id,
         fields=[_field_out(field, cluster, defaults) for field in app.fields],
-        queues=[_queue_out(app, cluster, name) for name in (queue.name for queue in cluster.queues)],
+        queues=[_queue_out(app, queue, most_hours) for queue in cluster.queues],
     )
 
 
@@ -179,11 +179,8 @@ def _field_out(field: FormField, cluster: Cluster, defaults: dict[str, object]) 
     )
 
 
-def _queue_out(app: App, cluster: Cluster, name: str) -> QueueOut:
-    queue = cluster.queue(name)
-    if queue is None:
-        raise LookupError(f"{cluster.id} has no queue {name}")
-    bounds = limits(app, queue)
+def _queue_out(app: App, queue: QueueLimits, most_hours: float | None) -> QueueOut:
+    bounds = limits(app, queue, most_hours=most_hours)
     return QueueOut(
         name=queue.name,
         label=queue.label or queue.name,

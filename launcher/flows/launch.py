@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from launcher import services
 from launcher.catalog import ChoicesRefused, LaunchChoices, check_choices
 from launcher.clusters import Cluster
+from launcher.entitlements import entitlement_of
 from launcher.models import InteractiveSession
 from launcher.parts import apps, clusters, hands, hands_loop
 from launcher.services import LaunchRefused
@@ -31,10 +32,10 @@ def launch(*, user: User, app_id: str, raw: Mapping[str, object], address: str) 
     app = apps().get(app_id)
     if app is None:
         raise LaunchRefused(code="app.unknown")
-    services.refuse_above_limit(user)
     cluster = default_cluster()
+    services.refuse_above_limit(user, app=app, cluster=cluster)
     try:
-        choices = check_choices(app, cluster, raw)
+        choices = check_choices(app, cluster, raw, most_hours=entitlement_of(user, app, cluster).hours)
     except ChoicesRefused as refused:
         raise LaunchRefused(
             code="launch.invalid",

@@ -7,6 +7,7 @@ the same fact (a repeated task, a late answer) does nothing the second time.
 from __future__ import annotations
 
 from launcher.selectors import CLAIM_SECONDS
+from launcher.services.allowing import remove_allowance, set_allowance, set_sessions_of
 from launcher.services.facts import record_access_denied, record_folder_removed, record_host_key_rejected
 from launcher.services.launching import LaunchRefused, create_session, limit_refusal, refuse_above_limit
 from launcher.services.stopping import (
@@ -61,6 +62,9 @@ __all__ = [
     "record_unreachable",
     "refuse_above_limit",
     "release_claim",
+    "remove_allowance",
     "request_stop",
     "says_nothing_new",
+    "set_allowance",
+    "set_sessions_of",
 ]

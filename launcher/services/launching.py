@@ -1,15 +1,17 @@
-"""A launch: the person's limit, the new row."""
+"""A launch: what the person may have, the new row."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
-from django.conf import settings
 from django.db import transaction
 
 from launcher import dispatch, sealing
+from launcher.allowances import Held, reached
 from launcher.catalog import App, LaunchChoices
 from launcher.clusters import Cluster
+from launcher.entitlements import entitlement_of
 from launcher.models import InteractiveSession
 from launcher.states import LIVE_STATES
 from portal import ids
@@ -42,34 +44,67 @@ class LaunchRefused(FootbridgeError):
         self.existing = existing
 
 
-def refuse_above_limit(user: User) -> None:
-    """Raises LaunchRefused with code ``launch.limit_reached`` and the newest session when no further one is allowed."""
-    live = InteractiveSession.objects.filter(owner=user, state__in=LIVE_STATES).order_by("-created_at")
-    allowed = user.sessions_allowed if user.sessions_allowed is not None else settings.CONF.sessions_per_user
-    if live.count() >= allowed:
-        raise LaunchRefused(code="launch.limit_reached", params={"allowed": allowed}, existing=live.first())
+def refuse_above_limit(user: User, *, app: App, cluster: Cluster, continuing: InteractiveSession | None = None) -> None:
+    """Raises LaunchRefused when ``user`` may not have a further session of ``app`` on ``cluster``.
+
+    Its code is ``launch.limit_reached``, with the newest session that counts against this limit, or
+    ``launch.none_allowed`` where the number is 0; ``params``: ``scope`` (``launcher.allowances.Scope``), ``allowed``
+    and ``held``. The session that is to be continued does not stand in its continuation's way.
+    """
+    live = list(InteractiveSession.objects.filter(owner=user, state__in=LIVE_STATES).order_by("-created_at", "-id"))
+    limit = reached(
+        entitlement_of(user, app, cluster),
+        [Held(session.pk, session.app, session.cluster, session.continues_id or "") for session in live],
+        app=app.id,
+        cluster=cluster.id,
+        continuing=continuing.pk if continuing is not None else "",
+    )
+    if limit is None:
+        return
+    raise LaunchRefused(
+        code="launch.limit_reached" if limit.in_the_way else "launch.none_allowed",
+        params={"scope": limit.limit.scope.value, "allowed": limit.limit.sessions, "held": limit.held},
+        existing=next((session for session in live if session.pk == limit.in_the_way), None),
+    )
 
 
-def limit_refusal(user: User) -> LaunchRefused | None:
-    """The refusal that a launch would meet now because of the person's limit."""
+def limit_refusal(user: User, *, app: App, cluster: Cluster) -> LaunchRefused | None:
+    """The refusal that a launch would meet now because of what the person may have."""
     try:
-        refuse_above_limit(user)
+        refuse_above_limit(user, app=app, cluster=cluster)
     except LaunchRefused as refused:
         return refused
     return None
 
 
+def _refuse_above_hours(user: User, app: App, cluster: Cluster, choices: LaunchChoices) -> None:
+    """For choices that were checked when more was allowed, or that an earlier session was launched with."""
+    most = entitlement_of(user, app, cluster).hours
+    if most is not None and choices.walltime_seconds > math.ceil(most * 3600):
+        raise LaunchRefused(code="launch.invalid", fields=(("hours", "hours.over_allowance", {"max": most}),))
+
+
 def create_session(
-    *, owner: User, app: App, cluster: Cluster, choices: LaunchChoices, address: str
+    *,
+    owner: User,
+    app: App,
+    cluster: Cluster,
+    choices: LaunchChoices,
+    address: str,
+    continuing: InteractiveSession | None = None,
 ) -> InteractiveSession:
     """A new session in state ``submitting``; a worker is told after the commit.
 
-    Raises LaunchRefused as ``refuse_above_limit`` does. Two launches at once are put in order by a lock on the
-    person's row.
+    ``continuing``: the owner's session whose work it goes on with. Raises LaunchRefused as ``refuse_above_limit``
+    does, or at the field ``hours``; ValueError for somebody else's session. Two launches at once are put in order by
+    a lock on the person's row.
     """
+    if continuing is not None and continuing.owner_id != owner.pk:
+        raise ValueError(f"{continuing.pk} is not a session of {owner.username}")
     with transaction.atomic():
         locked = User.objects.select_for_update().get(pk=owner.pk)
-        refuse_above_limit(locked)
+        refuse_above_limit(locked, app=app, cluster=cluster, continuing=continuing)
+        _refuse_above_hours(locked, app, cluster, choices)
         session = InteractiveSession(
             owner=locked,
             username=locked.username,
@@ -77,6 +112,7 @@ def create_session(
             app=app.id,
             title=choices.title,
             choices=choices.as_dict(),
+            continues=continuing,
             created_at=now(),
             secret_encrypted=sealing.seal(ids.secret()),
         )

@@ -9,11 +9,10 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET
 
-from launcher import selectors
+from launcher import entitlements, selectors, services
 from launcher.cards import card_of
-from launcher.forms import LimitForm
+from launcher.limit_forms import NumberForm
 from portal.accounts.requests import signed_in_user
-from portal.accounts.services import set_sessions_allowed
 from portal.addresses import address_of
 
 
@@ -35,18 +34,14 @@ def users(request: HttpRequest) -> HttpResponse:
     actor = signed_in_user(request)
     if not actor.is_administrator:
         raise Http404
-    form = LimitForm(request.POST or None)
+    form = NumberForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         person = selectors.people().filter(pk=form.cleaned_data["user"]).first()
         if person is None:
             raise Http404
-        set_sessions_allowed(
-            user=person,
-            sessions_allowed=form.cleaned_data["sessions_allowed"],
-            actor=actor,
-            address=address_of(request),
-        )
+        number = form.cleaned_data["sessions_allowed"]
+        services.set_sessions_of(user=person, sessions=number, actor=actor, address=address_of(request))
         return redirect("launcher:admin-users")
-    page = Paginator(selectors.people(), 50).get_page(request.GET.get("page"))
+    page = Paginator(entitlements.people_with_numbers(), 50).get_page(request.GET.get("page"))
     context = {"page_obj": page, "form": form, "site_default": settings.CONF.sessions_per_user}
     return render(request, "launcher/users.html", context)

@@ -24,6 +24,7 @@ from portal.accounts.requests import signed_in_user
 from portal.addresses import address_of
 
 ENDED_ON_HOME = 5
+STATUS_OF_REFUSAL = {"launch.limit_reached": 409, "launch.none_allowed": 403}
 
 
 @login_required
@@ -72,21 +73,28 @@ def launch(request: HttpRequest, app_id: str) -> HttpResponse:
     user, app, cluster = signed_in_user(request), apps().get(app_id), default_cluster()
     if app is None:
         raise Http404
-    existing, status = None, 200
+    limit, status = None, 200
     form = LaunchForm(request.POST or None, app=app, cluster=cluster, user=user, again=request.GET.get("again", ""))
     if request.method == "POST":
         try:
             session = launch_flow(user=user, app_id=app_id, raw=form.raw_values(), address=address_of(request))
         except LaunchRefused as refused:
             form.refuse(refused)
-            existing, status = refused.existing, 409 if refused.existing else 422
+            limit, status = refused, STATUS_OF_REFUSAL.get(refused.code, 422)
         else:
             return redirect("launcher:session", session_id=session.pk)
-    elif refused_now := services.limit_refusal(user):
-        existing = refused_now.existing
-    card = card_of(existing) if existing else None
-    context = {"app": app, "app_name": wording.translated(app.name), "form": form, "cluster": cluster, "existing": card}
-    return render(request, "launcher/launch.html", context, status=status)
+    else:
+        limit = services.limit_refusal(user, app=app, cluster=cluster)
+    context = {
+        "app": app,
+        "app_name": wording.translated(app.name),
+        "form": form,
+        "cluster": cluster,
+        "existing": card_of(limit.existing) if limit and limit.existing else None,
+        "limit_sentence": wording.refusal_sentence(limit.code, limit.params) if limit else "",
+    }
+    page = "launcher/nothing_allowed.html" if limit and limit.code == "launch.none_allowed" else "launcher/launch.html"
+    return render(request, page, context, status=status)
 
 
 @login_required

@@ -38,7 +38,6 @@ class User(AbstractBaseUser):
     email = models.EmailField(blank=True)
     mail_notices = models.BooleanField(default=True)  # by e-mail what open pages tell: ready, about to end, ended
     warn_minutes = models.JSONField(default=default_warn_minutes)  # so long before a session's end; may be empty
-    sessions_allowed = models.PositiveSmallIntegerField(null=True, blank=True)  # None: the site's number
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

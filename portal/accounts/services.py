@@ -1,4 +1,4 @@
-"""What changes people's records: signing in, preferences and limits. The only writer of users."""
+"""What changes people's records: signing in and preferences. The only writer of users."""
 
 from __future__ import annotations
 
@@ -92,16 +92,3 @@ def set_preferences(*, user: User, language: str, time_zone: str) -> None:
     user.language = language if language in dict(settings.LANGUAGES) else ""
     user.time_zone = time_zone if time_zone in zoneinfo.available_timezones() else ""
     user.save(update_fields=["language", "time_zone"])
-
-
-def set_sessions_allowed(*, user: User, sessions_allowed: int | None, actor: User, address: str) -> None:
-    """Let ``user`` have so many sessions at a time; ``None`` gives the site's number back."""
-    with transaction.atomic():
-        user.sessions_allowed = sessions_allowed
-        user.full_clean(exclude=["password"])
-        user.save(update_fields=["sessions_allowed"])
-        record(
-            events.LimitChanged(username=user.username, sessions_allowed=sessions_allowed),
-            actor=actor.username,
-            address=address,
-        )

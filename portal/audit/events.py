@@ -244,15 +244,23 @@ class TokenRevoked(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LimitChanged(Event):
-    """An administrator set how many sessions ``username`` may have; nothing means the site's number again.
+    """An administrator changed what ``username``, or the members of ``group``, may have at a time.
 
-    Not recorded: the number before, which the event before it holds.
+    ``app`` and ``cluster``: what it is about; empty: all of them. ``sessions`` and ``hours`` are the new numbers;
+    nothing means that the site's rule counts again. Not recorded: who the group's members are.
     """
 
     NAME: ClassVar[str] = "user.limit_changed"
+    VERSION: ClassVar[int] = 2
     LABEL: ClassVar[StrPromise] = _("Limit changed")
     username: str
-    sessions_allowed: int | None
+    group: str
+    app: str
+    cluster: str
+    sessions_before: int | None
+    sessions: int | None
+    hours_before: float | None
+    hours: float | None
 
 
 # the portal itself

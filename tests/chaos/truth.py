@@ -100,7 +100,11 @@ class Truth:
 
     def allow_sessions(self, count: int) -> None:
         """Let everybody have so many sessions."""
-        self._do("UPDATE accounts_user SET sessions_allowed = ?", count)
+        self._do(
+            'INSERT OR REPLACE INTO launcher_allowance (user_id, "group", app, cluster, sessions, changed_at) '
+            "SELECT id, '', '', '', ?, datetime('now') FROM accounts_user",
+            count,
+        )
 
     def let_claims_run_out(self, made_before: dt.datetime) -> None:
         """Claims of workers that are no more hold for three minutes; let them be over now.

@@ -45,7 +45,7 @@ async def test_pages_of_an_administrator_have_no_violations(
 ) -> None:
     page = await person("admin", color_scheme=scheme, viewport={"width": width, "height": 900}, locale="zh-CN")
     found = []
-    for path in ("/audit/", "/administration/users/", "/administration/sessions/"):
+    for path in ("/audit/", "/administration/users/", "/administration/limits/", "/administration/sessions/"):
         await page.goto(path)
         await expect(page.locator("html")).to_have_attribute("lang", re.compile("zh"))
         found += await violations(page)

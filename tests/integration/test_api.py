@@ -22,6 +22,7 @@ from portal.accounts.tokens import create_token
 from portal.audit.models import AuditEvent
 from tests.conftest import RunningCluster
 from tests.settings import FOLDER
+from tests.story import allow
 
 pytestmark = [pytest.mark.django_db, pytest.mark.integration, pytest.mark.usefixtures("valkey", "catalogue")]
 
@@ -406,7 +407,7 @@ def test_second_launch_shows_the_first(api: Api) -> None:
 
 
 def test_person_with_a_higher_limit_may_launch_a_second(api: Api, alice: User) -> None:
-    User.objects.filter(pk=alice.pk).update(sessions_allowed=2)
+    allow(alice, sessions=2)
     assert [api.launch().status_code for _ in range(3)] == [201, 201, 409]
 
 

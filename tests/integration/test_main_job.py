@@ -14,7 +14,7 @@ from launcher.states import SessionState
 from portal.accounts.models import User
 from portal.audit.selectors import verify
 from tests.conftest import RunningCluster
-from tests.story import drive, events_of
+from tests.story import allow, drive, events_of
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.integration]
 
@@ -53,8 +53,7 @@ def test_a_second_launch_shows_the_session_that_exists(demo_cluster: RunningClus
 
 
 def test_an_administrator_can_allow_two_sessions(demo_cluster: RunningCluster, alice: User) -> None:
-    alice.sessions_allowed = 2
-    alice.save()
+    allow(alice, sessions=2)
     launch(user=alice, app_id="jupyter", raw=RAW, address="")
     launch(user=alice, app_id="jupyter", raw=RAW, address="")
     assert selectors.live_sessions(alice).count() == 2

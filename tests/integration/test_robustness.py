@@ -34,7 +34,7 @@ from portal.audit.selectors import verify
 from portal.clock import now
 from tests.conftest import RunningCluster
 from tests.settings import FOLDER
-from tests.story import drive, events_of, one_round
+from tests.story import allow, drive, events_of, one_round
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.integration]
@@ -606,8 +606,7 @@ def test_a_login_host_with_another_key_is_in_the_audit_log_once(
 def test_a_cluster_that_hangs_gets_a_few_tries_a_round_and_not_all_threads(
     demo_cluster: RunningCluster, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    User.objects.filter(pk=alice.pk).update(sessions_allowed=100)
-    alice.refresh_from_db()
+    allow(alice, sessions=100)
     sessions = [launched(alice) for _ in range(6)]
     InteractiveSession.objects.update(created_at=now() - dt.timedelta(minutes=5))
     tried = [session.id for session in sessions[1:]]

@@ -391,3 +391,33 @@ def test_a_default_module_that_the_cluster_lacks_becomes_the_sites_default() -> 
 def test_limits_take_the_tighter_of_app_and_queue() -> None:
     bounds = limits(JUPYTER, CLUSTER.queues[1])
     assert (bounds.min_memory_mib, bounds.max_memory_mib, bounds.max_cores, bounds.max_gpus) == (512, 8192, 4, 2)
+
+
+# ---- what a person may have -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("most_hours", "hours", "mistake"),
+    [
+        (3, "4", ("hours", "hours.over_allowance", {"max": 3})),
+        (3, "0", ("hours", "hours.too_few", {"min": 0.05})),
+        (100, "25", ("hours", "hours.over_queue_limit", {"max": 24, "queue": "workq"})),
+        (0.01, "1", ("hours", "hours.none_allowed", {"min": 0.05, "max": 0.01})),
+    ],
+)
+def test_hours_beyond_what_the_person_may_have_are_refused(
+    most_hours: float, hours: str, mistake: tuple[str, str, Mapping[str, object]]
+) -> None:
+    with pytest.raises(ChoicesRefused) as caught:
+        check_choices(JUPYTER, CLUSTER, {"hours": hours}, most_hours=most_hours)
+    assert [(one.field, one.code, one.params) for one in caught.value.mistakes] == [mistake]
+
+
+def test_the_default_hours_are_never_more_than_the_person_may_have() -> None:
+    assert default_choices(JUPYTER, CLUSTER, most_hours=0.5)["hours"] == 0.5
+    assert check_choices(JUPYTER, CLUSTER, {}, most_hours=0.5).walltime_seconds == 1800
+
+
+def test_an_app_says_how_many_of_it_a_person_may_have(tmp_path: Path) -> None:
+    app = load_apps([app_folder(tmp_path, "sessions_per_user = 2\n" + LEAST)])["tool"]
+    assert app.sessions_per_user == 2
