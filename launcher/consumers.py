@@ -11,7 +11,10 @@ from portal.accounts.models import User
 
 
 class LiveConsumer(AsyncJsonWebsocketConsumer):
-    """Sends ``{"type": "session", "id": …, "state": …}`` for the sessions this person may see."""
+    """Sends ``{"type": "session", "id": …, "state": …}`` for the sessions this person may see.
+
+    ``{"type": "notice"}`` says that there is something to tell this person about their own sessions.
+    """
 
     async def connect(self) -> None:
         """Listen for the person's own sessions; auditors and administrators listen for all."""
@@ -20,7 +23,7 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
             await self.close(code=4401)
             return
         self.user_id = user.pk
-        groups = [WATCHERS_GROUP] if user.may_audit else [user_group(user.pk)]
+        groups = [user_group(user.pk), *([WATCHERS_GROUP] if user.may_audit else [])]
         for group in groups:
             await self.channel_layer.group_add(group, self.channel_name)
         self.joined = groups
@@ -37,3 +40,7 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
     async def session_changed(self, message: dict[str, Any]) -> None:
         """A session changed."""
         await self.send_json({"type": "session", "id": message["session_id"], "state": message["state"]})
+
+    async def notice_made(self, message: dict[str, Any]) -> None:
+        """There is something new to be told."""
+        await self.send_json({"type": "notice"})

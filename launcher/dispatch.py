@@ -40,11 +40,18 @@ def cancel(session_id: str) -> None:
     transaction.on_commit(lambda: _send(tasks.cancel, session_id, 0))
 
 
-def _send(task: Any, session_id: str, delay_seconds: float) -> None:
+def mail(notice_id: int) -> None:
+    """Have a worker send the notice by e-mail. Safe to ask twice: the sending itself is claimed."""
+    from launcher import tasks
+
+    transaction.on_commit(lambda: _send(tasks.mail, notice_id, 0))
+
+
+def _send(task: Any, pk: str | int, delay_seconds: float) -> None:
     try:
-        task.apply_async(args=[session_id], countdown=delay_seconds or None, retry=False)
-    except Exception as error:  # the broker is away: the poll round finds the session again and sends it anew
-        log.warning("broker_unreachable", session=session_id, error=str(error))
+        task.apply_async(args=[pk], countdown=delay_seconds or None, retry=False)
+    except Exception as error:  # the broker is away: a later round finds the row again and sends it anew
+        log.warning("broker_unreachable", row=pk, error=str(error))
 
 
 def _next_poll_key(cluster_id: str) -> str:
@@ -80,6 +87,13 @@ def tell_browsers(session: InteractiveSession) -> None:
     if session.owner_id is not None:
         groups.append(user_group(session.owner_id))
     transaction.on_commit(lambda: _broadcast(groups, message))
+
+
+def tell_notice(session: InteractiveSession) -> None:
+    """Tell the owner's open pages that there is something new to be told. What it is, they ask."""
+    if session.owner_id is not None:
+        groups = [user_group(session.owner_id)]
+        transaction.on_commit(lambda: _broadcast(groups, {"type": "notice.made"}))
 
 
 def drop_access(*, session_id: str = "", user_id: int | None = None) -> None:

@@ -87,6 +87,11 @@ class InteractiveSession(models.Model):
         indexes = [
             models.Index(fields=["cluster", "state"], name="session_by_cluster_state"),
             models.Index(fields=["owner", "-created_at"], name="session_by_owner"),
+            models.Index(
+                fields=["walltime_ends_at"],
+                condition=~Q(state=SessionState.ENDED) & Q(walltime_ends_at__isnull=False),
+                name="live_session_by_end",
+            ),
         ]
         constraints = [
             # of live ones: a scheduler that was set up anew begins to count anew
@@ -150,9 +155,13 @@ class Notice(models.Model):
     created_at = models.DateTimeField()
     mail_wanted = models.BooleanField(default=False)
     mail_attempts = models.PositiveSmallIntegerField(default=0)
+    mail_due_at = models.DateTimeField(null=True, blank=True)  # when to try next; None: sent, given up or not wanted
     mailed_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
+        indexes = [
+            models.Index(fields=["mail_due_at"], condition=Q(mail_due_at__isnull=False), name="notice_to_be_mailed"),
+        ]
         constraints = [models.UniqueConstraint(fields=["session", "key"], name="one_notice_per_fact")]
 
     def __str__(self) -> str:

@@ -10,8 +10,8 @@ import datetime as dt
 import structlog
 from django.db.models import QuerySet
 
-from launcher import sealing
-from launcher.models import AccessGrant, InteractiveSession
+from launcher import endwarnings, sealing
+from launcher.models import AccessGrant, InteractiveSession, Notice, NoticeKind
 from launcher.parts import clusters
 from launcher.proxy.access_types import Access, Target, Verdict
 from launcher.states import LIVE_STATES, SessionState
@@ -157,3 +157,50 @@ def waiting_for_submission(cluster_id: str, *, older_than_seconds: float) -> Ses
         created_at__lt=now() - dt.timedelta(seconds=older_than_seconds),
     )
     return unclaimed(rows)
+
+
+def with_notices(sessions: Sessions) -> Sessions:
+    """The same sessions with what cards say of notices and of the owner's choices, in two queries for all of them."""
+    return sessions.select_related("owner").prefetch_related("notices")
+
+
+def recent_notices(user: User, *, seconds: float) -> QuerySet[Notice]:
+    """What ``user`` was told of their own sessions lately, oldest first."""
+    since = now() - dt.timedelta(seconds=seconds)
+    rows = Notice.objects.filter(session__owner=user, created_at__gte=since)
+    return rows.select_related("session").order_by("pk")
+
+
+def ends_to_warn_of() -> list[str]:
+    """Ids of sessions whose owner is to be warned of the end now.
+
+    One query by the index of ends, and one more where ends are near: for what was told already.
+    """
+    moment = now()
+    rows = InteractiveSession.objects.filter(
+        state__in=(SessionState.STARTING, SessionState.READY),
+        walltime_ends_at__gt=moment,
+        walltime_ends_at__lte=moment + dt.timedelta(minutes=endwarnings.MOST_MINUTES),
+        stop_requested_at__isnull=True,
+        owner__isnull=False,
+    )
+    near: dict[str, tuple[int, dt.datetime]] = {}
+    for pk, begun_at, ends_at, chosen in rows.values_list(
+        "pk", "started_at", "walltime_ends_at", "owner__warn_minutes"
+    ).iterator(chunk_size=2000):
+        assert ends_at is not None  # the filter asks for it
+        minutes = endwarnings.due(chosen, begun_at=begun_at, ends_at=ends_at, at=moment)
+        if minutes is not None:
+            near[pk] = (minutes, ends_at)
+    if not near:
+        return []
+    told = Notice.objects.filter(kind=NoticeKind.TIME, session__walltime_ends_at__gt=moment)
+    for pk, params in told.exclude(session__state=SessionState.ENDED).values_list("session_id", "params"):
+        if pk in near and endwarnings.is_told(params, *near[pk]):
+            del near[pk]
+    return list(near)
+
+
+def mail_due() -> QuerySet[Notice, int]:
+    """Numbers of the notices that are to be sent by e-mail now, longest waiting first."""
+    return Notice.objects.filter(mail_due_at__lte=now()).order_by("mail_due_at").values_list("pk", flat=True)

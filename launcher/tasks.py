@@ -1,4 +1,4 @@
-"""Celery's doors to the flows. A message carries a session's or a cluster's id and nothing else."""
+"""Celery's doors to the flows. A message carries one id (of a session, a cluster or a notice) and nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from django.core.cache import cache
 from launcher import dispatch, grants, services
 from launcher.flows import cancel as cancel_flow
 from launcher.flows import cleanup as cleanup_flow
+from launcher.flows import mail as mail_flow
 from launcher.flows import poll as poll_flow
+from launcher.flows import remind as remind_flow
 from launcher.flows import submit as submit_flow
 from launcher.parts import clusters
 
@@ -54,3 +56,16 @@ def clean_up() -> None:
     SessionStore.clear_expired()
     grants.delete_expired()
     cleanup_flow.clean_up()
+
+
+@shared_task(name="launcher.mail", ignore_result=True)
+def mail(notice_id: int) -> None:
+    """Send one notice by e-mail."""
+    mail_flow.mail(notice_id)
+
+
+@shared_task(name="launcher.remind", ignore_result=True)
+def remind() -> None:
+    """Beat's message of every few seconds: warn owners of ends to come, and take up mail that is due."""
+    remind_flow.warn_of_ends()
+    remind_flow.take_up_mail()

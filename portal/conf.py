@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from portal.mailserver import MailServer, is_sender, parse_mail_server
+
 PROJECT = Path(__file__).resolve().parent.parent
 """The folder that holds ``manage.py``."""
 
@@ -34,7 +36,13 @@ def _private(path: Path) -> bool:
 class Conf(BaseSettings):
     """What an administrator can set. Each attribute is read from ``PORTAL_`` plus its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="PORTAL_", env_file=PROJECT / ".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="PORTAL_",
+        env_file=PROJECT / ".env",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # what is wrong may be a password
+    )
 
     secret_key: SecretStr
     """Signs cookies. At least 32 characters, random."""
@@ -103,6 +111,12 @@ class Conf(BaseSettings):
     hours_signed_in: float = Field(default=12, gt=0)
     """After so many hours a person signs in again."""
 
+    email_url: SecretStr = SecretStr("")
+    """The mail server: ``smtp://user:password@host:587`` or ``smtps://…``; see ``portal.mailserver`` for the rule of
+    TLS. Empty: no mail, and no page offers it."""
+    email_from: str = ""
+    """The sender of mails. Empty: ``no-reply@`` and the portal's host."""
+
     log_format: Literal["text", "json"] = "text"
     """``json`` writes one object a line."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -151,6 +165,10 @@ class Conf(BaseSettings):
             raise ValueError("PORTAL_DEBUG shows secrets to visitors and is refused outside the demo")
         if urlsplit(self.portal_url).scheme not in ("http", "https") or not urlsplit(self.portal_url).hostname:
             raise ValueError("PORTAL_URL must be a web address such as https://notebooks.example.org")
+        if self.email_url.get_secret_value():
+            parse_mail_server(self.email_url.get_secret_value())
+        if not is_sender(self.mail_from):
+            raise ValueError("PORTAL_EMAIL_FROM must be an address on one line: Name <name@example.org>")
         for path in (self.ca_key_path, *self.encryption_key_paths):
             if path.exists() and not _private(path):
                 raise ValueError(f"{path} can be read by others; run: chmod 600 {path}")
@@ -165,6 +183,17 @@ class Conf(BaseSettings):
     def is_https(self) -> bool:
         """Whether browsers reach the portal over TLS; decides the ``Secure`` mark of cookies."""
         return self.portal_url.startswith("https://")
+
+    @property
+    def mail_server(self) -> MailServer | None:
+        """The mail server, where there is one."""
+        address = self.email_url.get_secret_value()
+        return parse_mail_server(address) if address else None
+
+    @property
+    def mail_from(self) -> str:
+        """The sender of mails."""
+        return self.email_from or f"no-reply@{urlsplit(self.portal_url).hostname}"
 
     @property
     def ca_key_path(self) -> Path:

@@ -141,6 +141,17 @@ USE_I18N = True
 USE_TZ = True
 TIME_ZONE = "UTC"
 
+_MAIL = CONF.mail_server
+EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+EMAIL_HOST = _MAIL.host if _MAIL else ""  # empty: there is no mail, and no page offers it
+EMAIL_PORT = _MAIL.port if _MAIL else 0
+EMAIL_HOST_USER = _MAIL.username if _MAIL else ""
+EMAIL_HOST_PASSWORD = _MAIL.password.get_secret_value() if _MAIL else ""
+EMAIL_USE_SSL = _MAIL.tls == "always" if _MAIL else False
+EMAIL_USE_TLS = _MAIL.tls == "starttls" if _MAIL else False
+EMAIL_TIMEOUT = 15
+DEFAULT_FROM_EMAIL = CONF.mail_from
+
 STATIC_URL = "static/"
 STATIC_ROOT = PROJECT / "staticfiles"
 STATICFILES_DIRS = [PROJECT / "static"]

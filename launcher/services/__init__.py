@@ -10,6 +10,13 @@ from launcher.selectors import CLAIM_SECONDS
 from launcher.services.allowing import remove_allowance, set_allowance, set_sessions_of
 from launcher.services.facts import record_access_denied, record_folder_removed, record_host_key_rejected
 from launcher.services.launching import LaunchRefused, create_session, limit_refusal, refuse_above_limit
+from launcher.services.noticing import (
+    claim_mail,
+    give_up_mail,
+    record_mailed,
+    tell_owner,
+    warn_of_end,
+)
 from launcher.services.stopping import (
     CANCEL_AGAIN_SECONDS,
     GIVE_UP_AFTER,
@@ -42,9 +49,11 @@ __all__ = [
     "GIVE_UP_AFTER",
     "Claim",
     "LaunchRefused",
+    "claim_mail",
     "claim_submission",
     "create_session",
     "end_session",
+    "give_up_mail",
     "give_up_stopping",
     "limit_refusal",
     "needs_cancel",
@@ -55,6 +64,7 @@ __all__ = [
     "record_folder_removed",
     "record_heard",
     "record_host_key_rejected",
+    "record_mailed",
     "record_not_submitted",
     "record_ready",
     "record_server",
@@ -67,4 +77,6 @@ __all__ = [
     "says_nothing_new",
     "set_allowance",
     "set_sessions_of",
+    "tell_owner",
+    "warn_of_end",
 ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from launcher import dispatch
-from launcher.models import InteractiveSession
+from launcher.models import InteractiveSession, NoticeKind
+from launcher.services.noticing import tell_owner
 from launcher.states import EndReason, SessionState, may_move
 from portal.audit import events
 from portal.audit.services import record
@@ -46,5 +47,12 @@ def end(
         actor=session.stop_requested_by or PORTAL_ITSELF,
         session_id=session.id,
     )
+    if not _owner_wanted_it(session):
+        tell_owner(session, kind=NoticeKind.ENDED, key="ended")
     dispatch.drop_access(session_id=session.id)
     dispatch.tell_browsers(session)
+
+
+def _owner_wanted_it(session: InteractiveSession) -> bool:
+    """Whether the owner stopped it, here or with Jupyter's own "Shut Down": that is no news to them."""
+    return session.stop_requested_by == session.username or session.end_reason == EndReason.COMPLETED

@@ -10,10 +10,11 @@ from django.db import transaction
 from launcher import dispatch
 from launcher.clusters import Cluster
 from launcher.connection import Connection
-from launcher.models import InteractiveSession
+from launcher.models import InteractiveSession, NoticeKind
 from launcher.monitor import Decision
 from launcher.schedulers.base import JobState, JobStatus
 from launcher.services.moves import PORTAL_ITSELF, end, move
+from launcher.services.noticing import tell_owner
 from launcher.services.stopping import ask_for_end
 from launcher.states import LIVE_STATES, EndReason, SessionState
 from portal.audit import events
@@ -185,6 +186,7 @@ def record_ready(session_id: str) -> None:
         session.save()
         seconds = round((session.ready_at - session.created_at).total_seconds(), 3)
         record(events.SessionReady(seconds_since_launch=seconds), actor=session.username, session_id=session.id)
+        tell_owner(session, kind=NoticeKind.READY, key=f"ready:{session.ready_at.timestamp():.0f}")
         dispatch.drop_access(session_id=session.id)
         dispatch.tell_browsers(session)
 
