@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 MOST_SESSIONS = 1000
-MOST_HOURS = 24.0 * 366
+MOST_HOURS = 24 * 366
 LEAST_HOURS = 0.05
 """What an administrator can write at all. Less than three minutes is too short for any app."""
 

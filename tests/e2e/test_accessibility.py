@@ -52,6 +52,26 @@ async def test_pages_of_an_administrator_have_no_violations(
     assert found == []
 
 
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+async def test_the_page_of_limits_has_no_violations_with_a_row_and_with_a_mistake(
+    demo: Running, person: Person, scheme: str, width: int
+) -> None:
+    page = await person("admin", color_scheme=scheme, viewport={"width": width, "height": 900})
+    await page.goto("/administration/limits/")
+    await page.locator("[name=whose]").select_option(label="members of a group")
+    await page.get_by_label("Account or group").fill("nobody-is-in-it")
+    await page.get_by_label("Sessions at a time").fill("3")
+    await page.get_by_role("button", name="Save").click()
+    remove = page.get_by_role("button", name="Remove nobody-is-in-it")
+    await expect(remove).to_be_visible()
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_role("alert")).to_be_visible()
+    found = await violations(page)
+    await remove.click()
+    await expect(remove).to_have_count(0)
+    assert found == []
+
+
 async def test_the_sign_in_page_has_no_violations(demo: Running, browser: object) -> None:
     page = await browser.new_page(base_url=demo.url)  # type: ignore[attr-defined]  # a playwright Browser
     await page.goto("/sign-in/")
