@@ -10,8 +10,9 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from launcher import wording
+from launcher import clusterwords, wording
 from launcher.catalog import LaunchChoices
+from launcher.figures import last_round
 from launcher.models import InteractiveSession
 from launcher.parts import apps
 from launcher.schedulers.base import JobState
@@ -27,6 +28,7 @@ _TONES = {
     SessionState.STOPPING: "busy",
     SessionState.ENDED: "quiet",
 }
+SLOW_TO_SEND = dt.timedelta(seconds=30)
 _BAD_ENDINGS = frozenset({"failed", "node_failed", "submit_rejected", "lost", "out_of_memory", "walltime"})
 
 
@@ -56,8 +58,11 @@ class SessionCard:
     time_left_seconds: int | None
     time_share: int | None  # percent of the time that is left
     unreachable_since: dt.datetime | None
+    asked_again_at: dt.datetime | None  # while the cluster does not answer
+    likely_start_at: dt.datetime | None  # while it waits, where the scheduler says so
+    can_never_run: bool  # the scheduler says so
     end_sentence: str
-    end_cure: str
+    end_cure: str  # also of one that can never start
     details: str  # the scheduler's own words
     relaunch_url: str
 
@@ -93,6 +98,10 @@ def card_of(session: InteractiveSession, viewer: User | None = None) -> SessionC
     tone = "bad" if session.end_reason in _BAD_ENDINGS else _TONES[state]
     if session.unreachable_since is not None:
         tone = "warn"
+    waits = state is SessionState.QUEUED and session.stop_requested_at is None
+    can_never_run = waits and clusterwords.can_never_run(session)
+    if can_never_run:
+        tone = "bad"
     return SessionCard(
         id=session.id,
         title=session.title or app_name(session.app),
@@ -116,8 +125,11 @@ def card_of(session: InteractiveSession, viewer: User | None = None) -> SessionC
         time_left_seconds=time_left,
         time_share=share,
         unreachable_since=session.unreachable_since,
+        asked_again_at=_asked_again_at(session),
+        likely_start_at=_likely_start_at(session) if waits and not can_never_run else None,
+        can_never_run=can_never_run,
         end_sentence=wording.end_sentence(session) if state is SessionState.ENDED else "",
-        end_cure=wording.end_cure(session) if state is SessionState.ENDED else "",
+        end_cure=_cure(session, can_never_run=can_never_run),
         details=session.end_detail or session.job_comment,
         relaunch_url=f"{reverse('launcher:launch', args=[session.app])}?again={session.id}",
     )
@@ -130,18 +142,44 @@ def _time_left(session: InteractiveSession, choices: LaunchChoices) -> tuple[int
     return left, min(100, round(100 * left / max(1, choices.walltime_seconds)))
 
 
+def _cure(session: InteractiveSession, *, can_never_run: bool) -> str:
+    if can_never_run:
+        return clusterwords.never_cure(session)
+    return wording.end_cure(session) if session.state == SessionState.ENDED else ""
+
+
+def _likely_start_at(session: InteractiveSession) -> dt.datetime | None:
+    """The scheduler's estimate, unless it has passed: then it was wrong."""
+    estimate = session.estimated_start_at
+    return estimate if estimate is not None and estimate > now() else None
+
+
+def _asked_again_at(session: InteractiveSession) -> dt.datetime | None:
+    last = last_round(session.cluster) if session.unreachable_since is not None else None
+    return last.next_at if last is not None and last.next_at > now() else None
+
+
 def _state_text(session: InteractiveSession) -> str:
     state = SessionState(session.state)
-    if session.unreachable_since is not None:
-        if state is SessionState.SUBMITTING:
-            return _("The cluster does not answer. Your session is kept and will be sent as soon as it does.")
-        return _("The cluster does not answer at the moment. This is what we knew last.")
+    if session.unreachable_since is None:
+        return _known_text(session, state)
+    if state is SessionState.SUBMITTING:
+        return _("The cluster does not answer. Your session is kept and will be sent as soon as it does.")
+    return _("The cluster does not answer at the moment. Last known: %(state)s") % {
+        "state": _known_text(session, state)
+    }
+
+
+def _known_text(session: InteractiveSession, state: SessionState) -> str:
+    """What was heard last."""
     if session.stop_requested_at is not None and state is not SessionState.ENDED:
         return _("Stopping. This can take a minute.")
     if state is SessionState.SUBMITTING:
+        if now() - session.created_at > SLOW_TO_SEND:
+            return _("Your session is being sent to the cluster. It takes longer than usual; you need not do anything.")
         return _("Your session is being sent to the cluster.")
     if state is SessionState.QUEUED:
-        return wording.waiting_sentence(session)
+        return clusterwords.waiting_sentence(session)
     if state is SessionState.STARTING or (state is SessionState.READY and not session.upstream_host):
         if session.job_state in (JobState.QUEUED, JobState.HELD):
             return _("The cluster has put this session back into the queue.")

@@ -11,6 +11,7 @@ from django import forms
 from django.utils.translation import gettext as _
 
 from launcher import selectors, wording
+from launcher.advice import advice_for
 from launcher.catalog import App, FormField, LaunchChoices, default_choices, limits
 from launcher.clusters import Cluster, QueueLimits
 from launcher.entitlements import entitlement_of
@@ -38,6 +39,10 @@ class LaunchForm(forms.Form):
         super().__init__(data, initial=self.defaults)
         for field in app.fields:
             self._add(field)
+        # What was sent is waited for: then only what is known already.
+        for name, sentence in advice_for(app, cluster, user, self.defaults, may_ask=not self.is_bound).items():
+            if name in self.fields:
+                self.fields[name].help_text = f"{self.fields[name].help_text} {sentence}".strip()
 
     def raw_values(self) -> dict[str, object]:
         """What was sent, for ``check_choices``. A field left empty takes its default, except for texts."""

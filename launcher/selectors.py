@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 
 import structlog
-from django.db.models import QuerySet
+from django.db.models import Count, Min, QuerySet
 
 from launcher import endwarnings, sealing
 from launcher.models import AccessGrant, InteractiveSession, Notice, NoticeKind
@@ -140,6 +140,33 @@ def people() -> QuerySet[User]:
 def all_live_sessions() -> Sessions:
     """Everybody's sessions that have not ended, newest first."""
     return InteractiveSession.objects.filter(state__in=LIVE_STATES).order_by("-created_at", "-id")
+
+
+def live_counts() -> dict[str, dict[str, int]]:
+    """How many sessions have not ended, by cluster and state."""
+    rows = InteractiveSession.objects.filter(state__in=LIVE_STATES).values_list("cluster", "state")
+    counts: dict[str, dict[str, int]] = {}
+    for cluster_id, state, number in rows.annotate(number=Count("pk")).order_by():
+        counts.setdefault(cluster_id, {})[state] = number
+    return counts
+
+
+def silent_since(cluster_id: str) -> dt.datetime | None:
+    """Since when a cluster has not answered about some session; ``None`` when it answers about all."""
+    live = InteractiveSession.objects.filter(cluster=cluster_id, state__in=LIVE_STATES)
+    since: dt.datetime | None = live.aggregate(since=Min("unreachable_since"))["since"]
+    return since
+
+
+PEAKS = 5
+FEWEST_PEAKS = 3
+
+
+def memory_peaks(user: User, app_id: str) -> list[int]:
+    """The memory in MiB that a person's last runs of an app used at most, newest first; empty with fewer than three."""
+    used = history(user).filter(app=app_id, memory_used_mib__gt=0).values_list("memory_used_mib", flat=True)[:PEAKS]
+    peaks = [mib for mib in used if mib is not None]
+    return peaks if len(peaks) >= FEWEST_PEAKS else []
 
 
 def unclaimed(sessions: Sessions) -> Sessions:

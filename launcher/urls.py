@@ -19,6 +19,7 @@ urlpatterns = [
     path("sessions/<slug:session_id>/connect/", sessions.connect, name="connect"),
     path("sessions/<slug:session_id>/stop/", sessions.stop, name="stop"),
     path("administration/sessions/", administration.all_sessions, name="admin-sessions"),
+    path("administration/clusters/", administration.clusters, name="admin-clusters"),
     path("administration/users/", administration.users, name="admin-users"),
     path("administration/limits/", limits.limits, name="admin-limits"),
     path("administration/limits/<int:allowance_id>/remove/", limits.remove, name="admin-limit-remove"),

@@ -13,8 +13,6 @@ from django.utils.translation import gettext as _
 from launcher.allowances import Scope
 from launcher.catalog import LaunchChoices
 from launcher.models import InteractiveSession
-from launcher.schedulers.base import JobState
-from launcher.schedulers.comments import explain
 from launcher.states import EndReason, SessionState
 
 
@@ -78,35 +76,6 @@ def settings_rows(session: InteractiveSession) -> list[tuple[str, str]]:
     return rows
 
 
-def waiting_sentence(session: InteractiveSession) -> str:
-    """Why a session waits in the queue."""
-    if session.job_state == JobState.HELD:
-        return _("The cluster holds this session back. Its administrators can say why.")
-    reason = explain(session.job_comment)
-    return {
-        "waiting.cores_busy": _("Waiting for free cores. It starts by itself as soon as they are there."),
-        "waiting.memory_busy": _("Waiting for free memory. It starts by itself as soon as it is there."),
-        "waiting.gpus_busy": _("Waiting for a free GPU. It starts by itself as soon as one is there."),
-        "waiting.nodes_busy": _("All suitable computers are busy. It starts by itself as soon as one is free."),
-        "waiting.user_limit": _("You have reached the number of jobs that may run at the same time."),
-        "waiting.queue_stopped": _("The queue is stopped at the moment. The administrators will open it again."),
-        "waiting.never": _(
-            "This can never start: no computer of this queue has what you asked for. Stop it and ask for less."
-        ),
-        "waiting.priority": _("Others are before you in the queue. It starts by itself when it is its turn."),
-        "waiting.project_limit": _("Your group has reached the number of jobs that may run at the same time."),
-        "waiting.queue_limit": _("This queue runs as many jobs as it may. It starts by itself when one has ended."),
-        "waiting.resource_busy": _("What you asked for is in use. It starts by itself as soon as it is free."),
-        "waiting.licenses_busy": _("All licences are in use. It starts by itself as soon as one is free."),
-        "waiting.nodes_down": _("Computers that could run it are switched off or broken at the moment."),
-        "waiting.maintenance": _("The cluster is kept free for maintenance. It starts by itself afterwards."),
-        "waiting.dependency": _("It waits for another job to end."),
-        "waiting.until": _("It waits for the time at which it may start."),
-        "waiting.held": _("The cluster holds this session back. Its administrators can say why."),
-        "waiting.starting": _("The cluster is about to start it."),
-    }.get(reason.code, _("Waiting in the queue. It starts by itself."))
-
-
 def end_sentence(session: InteractiveSession) -> str:
     """Why a session ended, in one sentence."""
     return _end(session)[0]
@@ -124,11 +93,11 @@ def _end(session: InteractiveSession) -> tuple[str, str]:
         found = sentences["ended.failed"]
     params: dict[str, object] = dict(session.end_params)
     subject = params.get("subject") or params.get("module") or params.get("path") or ""
-    values = _Blank({"by": session.stop_requested_by, "exit_status": session.exit_status, **params, "subject": subject})
+    values = Blank({"by": session.stop_requested_by, "exit_status": session.exit_status, **params, "subject": subject})
     return found[0] % values, found[1] % values
 
 
-class _Blank(dict[str, object]):
+class Blank(dict[str, object]):
     """Parameters where a missing one reads as nothing."""
 
     def __missing__(self, key: str) -> str:
@@ -299,9 +268,9 @@ def end_sentences() -> dict[str, tuple[str, str]]:
 
 def mistake_sentence(code: str, params: Mapping[str, object]) -> str:
     """What is wrong with one value of a launch, and what to write instead."""
-    values = _Blank(params)
+    values = Blank(params)
     amount = values.get("max")
-    if isinstance(amount, int) and code == "memory.too_much":
+    if isinstance(amount, int) and code in ("memory.too_much", "memory.no_computer"):
         values["max"] = memory_text(amount)
     sentences = {
         "choices.not_an_object": _("Send the values as an object of names and values."),
@@ -318,6 +287,13 @@ def mistake_sentence(code: str, params: Mapping[str, object]) -> str:
         "gpus.too_many": _("At most %(max)s GPUs are possible here."),
         "gpus.too_few": _("This cannot be less than %(min)s."),
         "gpus.none": _("This queue has no GPUs."),
+        "queue.takes_no_jobs": _("This queue takes no new sessions at the moment. Choose another one, or try later."),
+        "cores.no_computer": _("No computer of the cluster has more than %(max)s cores."),
+        "memory.no_computer": _("No computer of the cluster has more than %(max)s of memory."),
+        "gpus.no_computer": _("No computer of the cluster has more than %(max)s GPUs."),
+        "cores.no_computer_together": _(
+            "No computer of the cluster has all of this at once. Ask for fewer cores, or for less memory."
+        ),
         "queue.unknown": _("There is no such queue. Choose one from the list."),
         "image.required": _("Choose an image, or type the path of one."),
         "image.not_absolute": _("Write the whole path of the image, beginning with /."),
@@ -358,7 +334,7 @@ def refusal_sentence(code: str, params: Mapping[str, object]) -> str:
             "The cluster does not answer, so your choices could not be checked. Nothing is lost: try again in a moment."
         ),
         "app.unknown": _("There is no such app."),
-    }.get(code, _("This is not possible right now.")) % _Blank(params)
+    }.get(code, _("This is not possible right now.")) % Blank(params)
 
 
 def _limit_sentence(scope: str, held: int) -> str:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from launcher.clusters import Cluster
 from launcher.parts import hands, keep_scheduler, scheduler_of
 from launcher.schedulers.base import Command, CommandResult, Scheduler, SchedulerError
+from launcher.ssh.budget import LONGEST_WAIT_SECONDS
 
 Answer = TypeVar("Answer")
 
@@ -18,11 +19,16 @@ async def ask(
     account: str,
     build: Callable[[Scheduler], Command],
     parse: Callable[[Scheduler, CommandResult], Answer],
+    *,
+    longest_wait_seconds: float = LONGEST_WAIT_SECONDS,
 ) -> Answer:
-    """The answer that ``parse`` makes of what ``build``'s command printed. Raises SchedulerError or SSHError."""
+    """The answer that ``parse`` makes of what ``build``'s command printed. Raises SchedulerError or SSHError.
+
+    ``longest_wait_seconds``: for the command's turn in the budget (``launcher.ssh.budget``).
+    """
     while True:
         scheduler = scheduler_of(cluster.id)
-        result = await hands().run(cluster, account, build(scheduler))
+        result = await hands().run(cluster, account, build(scheduler), longest_wait_seconds=longest_wait_seconds)
         try:
             return parse(scheduler, result)
         except SchedulerError:

@@ -12,6 +12,8 @@ from launcher import services
 from launcher.catalog import ChoicesRefused, LaunchChoices, check_choices
 from launcher.clusters import Cluster
 from launcher.entitlements import entitlement_of
+from launcher.fits import impossible
+from launcher.flows.facts import facts_of, is_fresh, known_facts
 from launcher.models import InteractiveSession
 from launcher.parts import apps, clusters, hands, hands_loop
 from launcher.services import LaunchRefused
@@ -19,6 +21,7 @@ from launcher.ssh.errors import SSHError
 from portal.accounts.models import User
 
 LOOK_SECONDS = 30
+CONFIRM_SECONDS = 3.0
 _IMAGE_SUFFIXES = (".sif", ".simg", ".img")
 
 
@@ -41,8 +44,24 @@ def launch(*, user: User, app_id: str, raw: Mapping[str, object], address: str) 
             code="launch.invalid",
             fields=tuple((mistake.field, mistake.code, mistake.params) for mistake in refused.mistakes),
         ) from refused
+    _refuse_impossible(cluster, user.username, choices)
     _look_on_cluster(cluster, user.username, choices)
     return services.create_session(owner=user, app=app, cluster=cluster, choices=choices, address=address)
+
+
+def _refuse_impossible(cluster: Cluster, username: str, choices: LaunchChoices) -> None:
+    """Refuse what the scheduler's own queues and hosts show that it could never start.
+
+    What was heard a while ago makes us ask again, and only a fresh answer refuses; what is not known never does.
+    """
+    facts = known_facts(cluster.id)
+    if facts is None or not impossible(facts, choices):
+        return
+    facts = facts_of(cluster, username, wait_seconds=CONFIRM_SECONDS)
+    mistakes = impossible(facts, choices) if facts is not None and is_fresh(facts) else ()
+    if mistakes:
+        fields = tuple((mistake.field, mistake.code, mistake.params) for mistake in mistakes)
+        raise LaunchRefused(code="launch.invalid", fields=fields)
 
 
 def _look_on_cluster(cluster: Cluster, username: str, choices: LaunchChoices) -> None:

@@ -22,6 +22,7 @@ from redis import RedisError
 
 from launcher import dispatch, selectors, services
 from launcher.clusters import Cluster
+from launcher.figures import LastRound, keep_round
 from launcher.flows.ask import ask
 from launcher.flows.ending import EndingFound, find_ending
 from launcher.flows.start import Started, look_for_server
@@ -58,6 +59,7 @@ class Round:
     statuses: dict[str, JobStatus | None] = field(default_factory=dict)  # None: a valid answer left the job out
     decisions: dict[str, Decision] = field(default_factory=dict)
     unanswered: list[str] = field(default_factory=list)
+    commands: int = 0  # that were sent to ask for the jobs
     put_off: set[str] = field(default_factory=set)  # not asked this time: the budget of commands was used up
     servers: dict[str, Started] = field(default_factory=dict)
     endings: dict[str, EndingFound] = field(default_factory=dict)
@@ -106,9 +108,25 @@ def _poll(cluster_id: str) -> None:
     live = list(InteractiveSession.objects.filter(cluster=cluster_id, state__in=LIVE_STATES).order_by("?"))
     _take_up_what_was_dropped(cluster, live)
     with_job = [session for session in live if session.job_id]
+    began_at, result = now(), Round()
     if with_job:
-        _apply(cluster, with_job, hands_loop().run(_ask(cluster, with_job), ROUND_SECONDS + 15))
-    dispatch.poll_again_in(cluster_id, _interval_seconds(cluster))
+        result = hands_loop().run(_ask(cluster, with_job), ROUND_SECONDS + 15)
+        _apply(cluster, with_job, result)
+    interval = _interval_seconds(cluster)
+    dispatch.poll_again_in(cluster_id, interval)
+    _keep_figures(cluster_id, began_at, len(with_job), result, interval)
+
+
+def _keep_figures(cluster_id: str, began_at: dt.datetime, sessions: int, result: Round, interval: float) -> None:
+    last = LastRound(
+        began_at=began_at,
+        seconds=(now() - began_at).total_seconds(),
+        sessions=sessions,
+        commands=result.commands,
+        unanswered=len(result.unanswered),
+        next_in_seconds=interval,
+    )
+    keep_round(cluster_id, last)
 
 
 def _take_up_what_was_dropped(cluster: Cluster, live: list[InteractiveSession]) -> None:
@@ -180,11 +198,13 @@ async def _ask_all(cluster: Cluster, sessions: list[InteractiveSession], result:
 
 
 async def _ask_batch(cluster: Cluster, account: str, batch: list[InteractiveSession], result: Round) -> None:
+    result.commands += 1
     try:
         report = await _status(cluster, account, [session.job_id for session in batch])
     except TooBusy as error:
         log.warning("poll_put_off", cluster=cluster.id, account=account, detail=error.detail)
         result.put_off.update(session.id for session in batch)
+        result.commands -= 1
         return
     except FootbridgeError as error:
         if isinstance(error, HostKeyChanged):

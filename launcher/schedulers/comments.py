@@ -44,19 +44,20 @@ _SLURM = {
     "PartitionInactive": "queue_stopped",
     "PartitionConfig": "never",  # seen: 64 cores asked of hosts with two
     "PartitionNodeLimit": "never",
-    "PartitionTimeLimit": "never",
+    "PartitionTimeLimit": "never_time",
     "BadConstraints": "never",
-    "InvalidAccount": "never",
-    "InvalidQOS": "never",
-    "AccountNotAllowed": "never",
-    "QOSNotAllowed": "never",
+    "InvalidAccount": "never_allowed",
+    "InvalidQOS": "never_allowed",
+    "AccountNotAllowed": "never_allowed",
+    "QOSNotAllowed": "never_allowed",
     "Licenses": "licenses_busy",
     "JobArrayTaskLimit": "user_limit",
 }
 """Reasons of Slurm, one word each (``man squeue``, "Job reason codes"); limits follow a pattern, see below.
 """
 
-_SLURM_LIMIT = re.compile(r"(Assoc|QOS)(Grp|Max)\w{0,80}")
+_SLURM_LIMIT = re.compile(r"(Assoc|QOS)(Grp|Max)(\w{0,80})")
+_MAINTENANCE = re.compile(r"reserved for maint", re.IGNORECASE)
 _NEVER = re.compile(r"Can Never Run\b|PartitionConfig\b|would never run", re.IGNORECASE)
 _AMOUNT = re.compile(
     r"Insufficient amount of (?:server |queue )?resource:? ?([A-Za-z_][\w.]{0,63})"
@@ -72,9 +73,17 @@ _PBS = (
         "queue_stopped",
     ),
     (re.compile(r"Scheduling (?:is )?(?:off|disabled)", re.IGNORECASE), "queue_stopped"),
-    (re.compile(r"User has reached|user's? .{0,80}limit|per-user limit", re.IGNORECASE), "user_limit"),
-    (re.compile(r"(?:Group|Project) has reached", re.IGNORECASE), "project_limit"),
-    (re.compile(r"(?:job|running) limit has been reached|limit reached", re.IGNORECASE), "queue_limit"),
+    (re.compile(r"User has reached|user's? .{0,80}limit|per-user limit|exceed user ", re.IGNORECASE), "user_limit"),
+    (
+        re.compile(
+            r"(?:Group|Project) has reached|per-(?:group|project) limit|exceed (?:group|project) ", re.IGNORECASE
+        ),
+        "project_limit",
+    ),
+    (
+        re.compile(r"(?:job|running) limit has been reached|limit reached|would exceed .{0,80}limit", re.IGNORECASE),
+        "queue_limit",
+    ),
     (re.compile(r"Not enough total nodes", re.IGNORECASE), "never"),
     (
         re.compile(r"Not enough (?:free )?nodes|node is in use|No available resources", re.IGNORECASE),
@@ -98,15 +107,30 @@ def explain(comment: str) -> WaitReason:
         return WaitReason("waiting.never", amount)
     slurm_word = words.strip("()").split(",")[0].split(" ")[0]
     if slurm_word in _SLURM:
-        return WaitReason(f"waiting.{_SLURM[slurm_word]}")
-    if _SLURM_LIMIT.fullmatch(slurm_word):
-        return WaitReason("waiting.project_limit" if "Grp" in slurm_word[:8] else "waiting.user_limit")
+        is_kept_free = slurm_word == "ReqNodeNotAvail" and _MAINTENANCE.search(words)
+        return WaitReason("waiting.maintenance" if is_kept_free else f"waiting.{_SLURM[slurm_word]}")
+    if limit := _SLURM_LIMIT.fullmatch(slurm_word):
+        return WaitReason(f"waiting.{_slurm_limit(limit[2], limit[3])}")
     if amount:
         return WaitReason(f"waiting.{_BUSY_BY_RESOURCE.get(str(amount['resource']), 'resource_busy')}", amount)
     for pattern, code in _PBS:
         if pattern.search(words):
             return WaitReason(f"waiting.{code}")
     return WaitReason("waiting.other")
+
+
+def _slurm_limit(whose: str, what: str) -> str:
+    """A limit by Slurm's name for it: ``Grp`` is everybody's together, ``PerJob`` what one job may ask for."""
+    if "PerJob" in what:
+        return "never_time" if "Wall" in what else "never_limit"
+    if "Minutes" in what and "Run" not in what:
+        return "time_used_up"
+    return "project_limit" if whose == "Grp" else "user_limit"
+
+
+def is_hopeless(reason: WaitReason) -> bool:
+    """Whether the job will never start as it is."""
+    return reason.code.startswith("waiting.never")
 
 
 def _amount(words: str) -> dict[str, object]:

@@ -81,6 +81,14 @@ def duration(seconds: float | None) -> str:
 
 
 @register.filter
+def memory(mib: int) -> str:
+    """``15.7 GB`` or ``512 MB`` from MiB, rounded for reading; a dash for none."""
+    if not mib:
+        return "–"
+    return f"{mib / 1024:.1f} GB".replace(".0 GB", " GB") if mib >= 1024 else f"{mib} MB"
+
+
+@register.filter
 def between(later: dt.datetime | None, earlier: dt.datetime | None) -> float | None:
     """Seconds from ``earlier`` to ``later``; ``None`` when one is missing."""
     return None if later is None or earlier is None else max(0.0, (later - earlier).total_seconds())

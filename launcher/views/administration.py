@@ -7,11 +7,13 @@ from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from launcher import entitlements, selectors, services
 from launcher.cards import card_of
 from launcher.limit_forms import NumberForm
+from launcher.overview import overview
 from portal.accounts.requests import signed_in_user
 from portal.addresses import address_of
 
@@ -26,6 +28,17 @@ def all_sessions(request: HttpRequest) -> HttpResponse:
     page = Paginator(selectors.all_live_sessions(), 50).get_page(request.GET.get("page"))
     context = {"page_obj": page, "cards": [card_of(session, user) for session in page]}
     return render(request, "launcher/all_sessions.html", context)
+
+
+@login_required
+@never_cache
+@require_GET
+def clusters(request: HttpRequest) -> HttpResponse:
+    """How each cluster is, what it is asked, and what is free on it; for auditors and administrators."""
+    user = signed_in_user(request)
+    if not user.may_audit:
+        raise Http404
+    return render(request, "launcher/clusters.html", {"clusters": overview(user)})
 
 
 @login_required

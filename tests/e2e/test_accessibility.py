@@ -45,7 +45,13 @@ async def test_pages_of_an_administrator_have_no_violations(
 ) -> None:
     page = await person("admin", color_scheme=scheme, viewport={"width": width, "height": 900}, locale="zh-CN")
     found = []
-    for path in ("/audit/", "/administration/users/", "/administration/limits/", "/administration/sessions/"):
+    for path in (
+        "/audit/",
+        "/administration/users/",
+        "/administration/limits/",
+        "/administration/sessions/",
+        "/administration/clusters/",
+    ):
         await page.goto(path)
         await expect(page.locator("html")).to_have_attribute("lang", re.compile("zh"))
         found += await violations(page)

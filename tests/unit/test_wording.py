@@ -8,8 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from launcher import joblog, wording
+from launcher import clusterwords, joblog, wording
 from launcher.models import InteractiveSession
+from launcher.schedulers import comments
+from launcher.schedulers.base import JobState
+from launcher.schedulers.comments import explain
 from launcher.states import EndReason, SessionState
 from portal.conf import PROJECT
 
@@ -71,6 +74,68 @@ def test_every_refusal_of_the_scheduler_has_a_sentence(code: str) -> None:
 def test_every_mistake_has_a_sentence(code: str) -> None:
     general = wording.mistake_sentence("nothing.at_all", {})
     assert wording.mistake_sentence(code, {"min": 1, "max": 2, "queue": "workq"}) != general
+
+
+def waiting(comment: str) -> InteractiveSession:
+    return InteractiveSession(username="alice", app="jupyter", state=SessionState.QUEUED, job_comment=comment)
+
+
+WAITING = {
+    **{explain(word).code: word for word in comments._SLURM},
+    **{
+        explain(words).code: words
+        for words in (
+            "Insufficient amount of resource: mem",
+            "Insufficient amount of resource: ncpus",
+            "Insufficient amount of resource: ngpus",
+            "Insufficient amount of resource: licenses",
+            "User has reached queue running job limit.",
+            "Group has reached queue running job limit.",
+            "Queue limited job limit has been reached.",
+            "AssocGrpCPUMinutesLimit",
+            "QOSMaxCpuPerJobLimit",
+        )
+    },
+}
+"""Words that lead to each code."""
+
+
+@pytest.mark.parametrize(("code", "words"), sorted(WAITING.items()))
+def test_every_reason_to_wait_has_a_sentence_of_its_own(code: str, words: str) -> None:
+    general = clusterwords.waiting_sentence(waiting("something that nobody knows"))
+    assert clusterwords.waiting_sentence(waiting(words)) != general
+    assert clusterwords.can_never_run(waiting(words)) == code.startswith("waiting.never")
+
+
+@pytest.mark.parametrize(
+    ("comment", "sentence"),
+    [
+        (
+            "Can Never Run: Insufficient amount of resource: ncpus (R: 64 A: 8 T: 8)",
+            "This can never start: you asked for 64 cores, and there are at most 8.",
+        ),
+        (
+            "Can Never Run: Insufficient amount of resource: mem (R: 900gb A: 16gb T: 16gb)",
+            "This can never start: you asked for 900 GB, and there is at most 16 GB.",
+        ),
+        (
+            "Can Never Run: Insufficient amount of resource: ngpus (R: 4 A: 2 T: 2)",
+            "This can never start: you asked for 4 GPUs, and there are at most 2.",
+        ),
+        (
+            "Can Never Run: Not enough total nodes available",
+            "This can never start: no computer of this queue has what you asked for.",
+        ),
+    ],
+)
+def test_what_can_never_start_is_said_with_its_numbers(comment: str, sentence: str) -> None:
+    assert clusterwords.waiting_sentence(waiting(comment)) == sentence
+
+
+def test_a_held_job_is_held_whatever_its_comment_says() -> None:
+    session = waiting("Can Never Run: Not enough total nodes available")
+    session.job_state = JobState.HELD
+    assert not clusterwords.can_never_run(session)
 
 
 def test_a_sentence_with_a_missing_parameter_still_reads() -> None:
