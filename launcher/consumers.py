@@ -37,9 +37,10 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any) -> None:
         """Pages have nothing to say here. What comes is not even read as JSON."""
 
-    async def session_changed(self, message: dict[str, Any]) -> None:
-        """A session changed."""
-        await self.send_json({"type": "session", "id": message["session_id"], "state": message["state"]})
+    async def sessions_changed(self, message: dict[str, Any]) -> None:
+        """Some sessions changed."""
+        for session_id, state in message["states"].items():
+            await self.send_json({"type": "session", "id": session_id, "state": state})
 
     async def notice_made(self, message: dict[str, Any]) -> None:
         """There is something new to be told."""

@@ -80,20 +80,24 @@ def poll_is_due(cluster_id: str) -> bool:
     return cache.get(_next_poll_key(cluster_id)) is None
 
 
-def tell_browsers(session: InteractiveSession) -> None:
-    """Tell the owner's open pages, and those who watch all sessions, that this session changed."""
-    message = {"type": "session.changed", "session_id": session.id, "state": str(session.state)}
-    groups = [WATCHERS_GROUP]
-    if session.owner_id is not None:
-        groups.append(user_group(session.owner_id))
-    transaction.on_commit(lambda: _broadcast(groups, message))
+def tell_browsers(*sessions: InteractiveSession) -> None:
+    """Tell the owners' open pages, and those who watch all sessions, that these changed: one message for each group."""
+    if not sessions:
+        return
+    states: dict[str, dict[str, str]] = {WATCHERS_GROUP: {}}
+    for session in sessions:
+        states[WATCHERS_GROUP][session.id] = str(session.state)
+        if session.owner_id is not None:
+            states.setdefault(user_group(session.owner_id), {})[session.id] = str(session.state)
+    news = {group: {"type": "sessions.changed", "states": of_group} for group, of_group in states.items()}
+    transaction.on_commit(lambda: _broadcast(news))
 
 
 def tell_notice(session: InteractiveSession) -> None:
     """Tell the owner's open pages that there is something new to be told. What it is, they ask."""
     if session.owner_id is not None:
-        groups = [user_group(session.owner_id)]
-        transaction.on_commit(lambda: _broadcast(groups, {"type": "notice.made"}))
+        group = user_group(session.owner_id)
+        transaction.on_commit(lambda: _broadcast({group: {"type": "notice.made"}}))
 
 
 def drop_access(*, session_id: str = "", user_id: int | None = None) -> None:
@@ -108,11 +112,12 @@ def _publish(news: revocation.AccessDropped) -> None:
         log.warning("access_news_lost", error=str(error))
 
 
-def _broadcast(groups: list[str], message: Mapping[str, object]) -> None:
+def _broadcast(news: Mapping[str, Mapping[str, object]]) -> None:
+    """Send each group its message."""
     layer = get_channel_layer()
 
     async def send() -> None:
-        for group in groups:
+        for group, message in news.items():
             await layer.group_send(group, message)
 
     try:

@@ -1,7 +1,7 @@
 """Decides what one answer of the scheduler means for one session. Pure: no I/O, no clock of its own.
 
-``launcher.flows.poll`` asks the scheduler and calls this for every session; ``launcher.services`` writes the outcome.
-Unknown never ends a session: only "finished", or two valid answers in a row that leave the job out, do.
+``launcher.flows.poll_ask`` asks the scheduler and calls this for every session; ``launcher.services`` writes the
+outcome. Unknown never ends a session: only "finished", or two valid answers in a row that leave the job out, do.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from django.db import transaction
 
 from launcher import dispatch
-from launcher.clusters import Cluster
 from launcher.connection import Connection
 from launcher.models import InteractiveSession, NoticeKind
 from launcher.monitor import Decision
@@ -18,49 +18,75 @@ from launcher.services.noticing import tell_owner
 from launcher.services.stopping import ask_for_end
 from launcher.states import LIVE_STATES, EndReason, SessionState
 from portal.audit import events
-from portal.audit.services import record
+from portal.audit.services import Entry, record, record_many
 from portal.clock import now
 
 ROWS_AT_ONCE = 200
 """Rows that one statement changes; older releases of SQLite take 999 values at most."""
 
 
-def record_answer(
-    session_id: str, *, status: JobStatus | None, decision: Decision, cluster: Cluster
-) -> InteractiveSession | None:
-    """Keep what the scheduler said about a session that goes on. Returns the row as it is now."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the scheduler said about a session that goes on, and what follows from it."""
+
+    status: JobStatus | None  # None: a valid answer left the job out
+    decision: Decision
+
+
+def record_answers(answers: Mapping[str, Answer]) -> dict[str, InteractiveSession]:
+    """Keep what the scheduler said about some sessions, by their ids: all of it or, when this raises, nothing.
+
+    Returns the rows as they are now, without those that have ended. One transaction, and one trip for each kind of
+    thing that is to be written: it holds the rows' locks, so a caller gives ``ROWS_AT_ONCE`` at most.
+    """
+    moment = now()
     with transaction.atomic():
-        session = InteractiveSession.objects.select_for_update().filter(pk=session_id).first()
-        if session is None or session.state == SessionState.ENDED:
-            return None
-        before = _shown(session)
-        session.polled_at, session.unreachable_since = now(), None
-        session.missing_count = decision.missing_count
-        has_left = status is not None and _has_left_its_place(session, status)
-        if has_left:
-            _forget_place(session)
-        if status is not None:
-            copy_status(session, status)
-        if decision.move_to is not None:
-            move(session, decision.move_to)
-        has_started = status is not None and _has_started(session, status)
-        if has_started:
-            session.started_at = now()
-        session.save()
-        if has_started:
-            record(
-                events.SessionStarted(execution_host=session.execution_host),
-                actor=session.username,
-                session_id=session.id,
-            )
-        is_late = decision.start_timed_out and session.state == SessionState.STARTING and not has_left
-        if is_late and session.stop_requested_at is None:
-            ask_for_end(
-                session, actor=PORTAL_ITSELF, by_owner=False, reason=EndReason.FAILED, address="", code="start_timeout"
-            )
-        if _shown(session) != before:
-            dispatch.tell_browsers(session)
-    return session
+        live = InteractiveSession.objects.filter(pk__in=list(answers), state__in=LIVE_STATES)
+        sessions = list(
+            live.select_for_update().order_by("pk")
+        )  # in one order: two rounds must not wait for each other
+        shown = [_shown(session) for session in sessions]
+        live.update(polled_at=moment, unreachable_since=None)
+        facts: list[Entry] = []
+        for session in sessions:
+            session.polled_at, session.unreachable_since = moment, None
+            before = dict(vars(session))
+            facts += _take_in(session, answers[session.pk])
+            if changed := _changed(session, before):
+                session.save(update_fields=changed)
+        record_many(facts)
+        for session in sessions:
+            _end_late_start(session, answers[session.pk])
+        told = zip(sessions, shown, strict=True)
+        dispatch.tell_browsers(*(session for session, before_all in told if _shown(session) != before_all))
+    return {session.pk: session for session in sessions}
+
+
+def _take_in(session: InteractiveSession, answer: Answer) -> list[Entry]:
+    """Change ``session``, a locked row, as the answer says. Returns the facts to record."""
+    status, decision = answer.status, answer.decision
+    session.missing_count = decision.missing_count
+    if status is not None and has_left_its_place(session, status):
+        _forget_place(session)
+    if status is not None:
+        copy_status(session, status)
+    if decision.move_to is not None:
+        move(session, decision.move_to)
+    if status is None or not _has_started(session, status):
+        return []
+    session.started_at = session.polled_at
+    started = events.SessionStarted(execution_host=session.execution_host)
+    return [Entry(started, actor=session.username, session_id=session.pk)]
+
+
+def _end_late_start(session: InteractiveSession, answer: Answer) -> None:
+    """Its server has not come up for too long; not where this answer was news of another start."""
+    is_late = answer.decision.start_timed_out and session.state == SessionState.STARTING
+    is_this_start = session.started_at is not None and session.started_at != session.polled_at
+    if is_late and is_this_start and session.stop_requested_at is None:
+        ask_for_end(
+            session, actor=PORTAL_ITSELF, by_owner=False, reason=EndReason.FAILED, address="", code="start_timeout"
+        )
 
 
 def says_nothing_new(session: InteractiveSession, *, status: JobStatus | None, decision: Decision) -> bool:
@@ -72,11 +98,16 @@ def says_nothing_new(session: InteractiveSession, *, status: JobStatus | None, d
         return False
     if session.unreachable_since is not None or session.missing_count != decision.missing_count:
         return False
-    if _has_left_its_place(session, status) or _has_started(session, status):
+    if has_left_its_place(session, status) or _has_started(session, status):
         return False
-    before = (*_shown(session), session.exit_status)
+    before = dict(vars(session))
     copy_status(session, status)
-    return (*_shown(session), session.exit_status) == before
+    return not _changed(session, before) - {"memory_used_mib"}
+
+
+def _changed(session: InteractiveSession, before: Mapping[str, object]) -> set[str]:
+    """Names of the fields that are no longer as they were in ``before``, a copy of ``vars(session)``."""
+    return {name for name, value in vars(session).items() if value != before.get(name)}
 
 
 def record_heard(heard: Mapping[str, int | None]) -> None:
@@ -92,13 +123,18 @@ def record_heard(heard: Mapping[str, int | None]) -> None:
         live.bulk_update(changed, ["memory_used_mib"], batch_size=ROWS_AT_ONCE)
 
 
-def _has_left_its_place(session: InteractiveSession, status: JobStatus) -> bool:
-    """Whether the job no longer runs where it did: the cluster put it back into the queue or moved it."""
+def has_left_its_place(session: InteractiveSession, status: JobStatus) -> bool:
+    """Whether the job no longer runs where it did, or runs there anew: the cluster put it back or moved it."""
     if session.started_at is None or session.state not in (SessionState.STARTING, SessionState.READY):
         return False
     host = status.execution_hosts[0][:255] if status.execution_hosts else ""
     moved = bool(host and session.execution_host and host != session.execution_host)
-    return moved or status.state in (JobState.QUEUED, JobState.HELD)
+    return moved or _runs_anew(session, status) or status.state in (JobState.QUEUED, JobState.HELD)
+
+
+def _runs_anew(session: InteractiveSession, status: JobStatus) -> bool:
+    """Whether the job was begun again since the last answer, perhaps on the same computer."""
+    return None not in (session.run_count, status.run_count) and session.run_count != status.run_count
 
 
 def _forget_place(session: InteractiveSession) -> None:
@@ -119,6 +155,8 @@ def copy_status(session: InteractiveSession, status: JobStatus) -> None:
     session.job_comment = status.comment[:2000]
     session.execution_host = status.execution_hosts[0][:255] if status.execution_hosts else ""
     session.estimated_start_at = status.estimated_start_at
+    if status.run_count is not None:
+        session.run_count = max(0, min(status.run_count, 2**31 - 1))
     if status.memory_used_mib is not None:
         session.memory_used_mib = min(status.memory_used_mib, 2**31 - 1)
     if status.started_at is not None and status.walltime_seconds is not None:
@@ -141,18 +179,16 @@ def _shown(session: InteractiveSession) -> tuple[object, ...]:
     )
 
 
-def record_unreachable(session_ids: list[str]) -> None:
+def record_unreachable(session_ids: Sequence[str]) -> None:
     """The scheduler gave no usable answer about these: a flag with a time, never a state."""
-    if not session_ids:
-        return
-    with transaction.atomic():
-        rows = InteractiveSession.objects.select_for_update().filter(
-            pk__in=session_ids, state__in=LIVE_STATES, unreachable_since__isnull=True
-        )
-        for session in rows.order_by("pk"):  # in one order, or two rounds at once could wait for each other
-            session.unreachable_since = now()
-            session.save(update_fields=["unreachable_since"])
-            dispatch.tell_browsers(session)
+    for start in range(0, len(session_ids), ROWS_AT_ONCE):
+        with transaction.atomic():
+            rows = InteractiveSession.objects.filter(
+                pk__in=session_ids[start : start + ROWS_AT_ONCE], state__in=LIVE_STATES, unreachable_since__isnull=True
+            )
+            silent = list(rows.select_for_update().order_by("pk"))
+            rows.update(unreachable_since=now())
+            dispatch.tell_browsers(*silent)
 
 
 def record_clusters_gone(known: Collection[str]) -> None:

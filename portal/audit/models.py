@@ -5,6 +5,7 @@ again.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, ClassVar, Never
 
 from django.core.exceptions import ObjectDoesNotExist
@@ -25,7 +26,11 @@ class AuditEvents(models.QuerySet["AuditEvent"]):
         raise ImmutableError("audit events are never deleted")
 
     def bulk_create(self, *args: Any, **kwargs: Any) -> Never:
-        raise ImmutableError("audit events are recorded one by one, by portal.audit.services.record")
+        raise ImmutableError("audit events are recorded by portal.audit.services, which knows what the chain is")
+
+    def append(self, rows: Sequence[AuditEvent]) -> None:
+        """Insert new rows with one statement. Raises IntegrityError when one of their numbers is taken."""
+        super().bulk_create(rows)
 
     def bulk_update(self, *args: Any, **kwargs: Any) -> Never:
         raise ImmutableError("audit events are never changed")

@@ -1,5 +1,5 @@
-"""Records what was done. The only writer of the audit log; every service calls ``record`` inside its own
-transaction.
+"""Records what was done. The only writer of the audit log; every service calls ``record``, or ``record_many``, inside
+its own transaction.
 
 A fact and the change it tells of are committed together or not at all. Recording holds the head until the
 caller's transaction ends, so call it late and keep the transaction short.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import unicodedata
+from collections.abc import Sequence
 
 import structlog
 from django.db import IntegrityError, connection, transaction
@@ -28,24 +29,44 @@ _LONGEST_TEXT = 2000
 """Characters of one field of an event; longer ones are cut."""
 
 
-def record(event: Event, *, actor: str, address: str = "", session_id: str = "") -> AuditEvent:
-    """Append ``event`` to the log.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """An event, who did it (the account's name, or ``portal`` when nobody did), from where and in which session."""
 
-    ``actor``: who did it, the account's name, or ``portal`` when nobody did. ``address``: from where.
+    event: Event
+    actor: str
+    address: str = ""
+    session_id: str = ""
+
+
+def record(event: Event, *, actor: str, address: str = "", session_id: str = "") -> AuditEvent:
+    """Append ``event`` to the log. See ``Entry`` for the words, ``record_many`` for the errors."""
+    return record_many([Entry(event, actor, address, session_id)])[0]
+
+
+def record_many(entries: Sequence[Entry]) -> list[AuditEvent]:
+    """Append the events to the log, in their order. For one it costs as much as for many.
+
     Raises TransactionManagementError outside a transaction.
     """
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("an audit event is recorded in the transaction of what it tells")
+    if not entries:
+        return []
     head = _locked_head()
     tip, note = _where_to_go_on(head)
+    notes = []
     if note is not None:
         log.error("audit.chain_broken", cause=note.cause, noted_rows=note.noted_rows, found_rows=note.found_rows)
-        tip = _tip(_append(tip, note, actor="portal", address="", session_id=""))
-    row = _append(tip, event, actor=actor, address=address, session_id=session_id)
-    tip = _tip(row)
+        notes.append(Entry(note, actor="portal"))
+    rows = []
+    for entry in (*notes, *entries):
+        rows.append(_row_after(tip, entry))
+        tip = _tip(rows[-1])
+    AuditEvent.objects.append(rows)
     head.count, head.hash, head.seal = tip.count, tip.hash, chain.head_seal(tip, sealing_keys()[0])
     head.save(update_fields=["count", "hash", "seal"])
-    return row
+    return rows[len(notes) :]
 
 
 def record_once(
@@ -124,22 +145,20 @@ def _where_to_go_on(head: AuditHead) -> tuple[Tip, AuditChainBroken | None]:
     return found, AuditChainBroken(cause=cause, noted_rows=noted.count, found_rows=found.count)
 
 
-def _append(tip: Tip, event: Event, *, actor: str, address: str, session_id: str) -> AuditEvent:
+def _row_after(tip: Tip, entry: Entry) -> AuditEvent:
     link = Link(
         sequence=tip.count + 1,
         at=clock.now(),
-        name=event.NAME,
-        version=event.VERSION,
-        actor=_one_line(actor, 64),
-        address=_one_line(address, 64),
-        session_id=_one_line(session_id, 32),
-        data_json=_data_json(event),
+        name=entry.event.NAME,
+        version=entry.event.VERSION,
+        actor=_one_line(entry.actor, 64),
+        address=_one_line(entry.address, 64),
+        session_id=_one_line(entry.session_id, 32),
+        data_json=_data_json(entry.event),
         previous_hash=tip.hash,
     )
     link = dataclasses.replace(link, hash=chain.row_hash(link))
-    row = AuditEvent(**{field.name: getattr(link, field.name) for field in dataclasses.fields(link)})
-    row.save()
-    return row
+    return AuditEvent(**{field.name: getattr(link, field.name) for field in dataclasses.fields(link)})
 
 
 def _tip(row: AuditEvent) -> Tip:

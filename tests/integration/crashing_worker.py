@@ -48,7 +48,7 @@ def die_after(owner: Any, name: str, *, only: Callable[..., bool] = lambda *_a, 
 def arm(point: str) -> None:
     """Choose where this process ends. ``hung``: nowhere by itself; the test kills it while qsub does not answer."""
     from launcher import dispatch, services
-    from launcher.flows import poll as poll_flow
+    from launcher.flows import poll_ask
     from launcher.schedulers.pbs import PBS
     from launcher.services import submitting
     from launcher.ssh import commands
@@ -80,7 +80,7 @@ def arm(point: str) -> None:
         case "committed":
             die_after(dispatch, "_hurry")
         case "polling":
-            die_after(poll_flow, "_status")
+            die_after(poll_ask, "_status")
         case "hung":
             pass
         case _:

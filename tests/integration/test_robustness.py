@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import asyncssh
@@ -19,7 +19,8 @@ from launcher.cards import card_of
 from launcher.connection import Connection
 from launcher.flows.ask import ask
 from launcher.flows.launch import launch
-from launcher.flows.poll import poll, watched
+from launcher.flows.poll import poll
+from launcher.flows.poll_ask import watched
 from launcher.flows.submit import submit
 from launcher.models import AccessGrant, InteractiveSession
 from launcher.monitor import Decision, decide
@@ -62,14 +63,14 @@ def test_an_error_about_one_session_leaves_the_others_their_answers(
     demo_cluster: RunningCluster, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poisoned, other = launched(alice), launched(bob)
-    record_answer = services.record_answer
+    record_answers = services.record_answers
 
-    def failing(session_id: str, **answer: object) -> InteractiveSession | None:
-        if session_id == poisoned.id:
+    def failing(answers: Mapping[str, services.Answer]) -> dict[str, InteractiveSession]:
+        if poisoned.id in answers:
             raise RuntimeError("the database refused a value")
-        return record_answer(session_id, **answer)  # type: ignore[arg-type]  # passed on as it came
+        return record_answers(answers)
 
-    monkeypatch.setattr(services, "record_answer", failing)
+    monkeypatch.setattr(services, "record_answers", failing)
     one_round(poisoned)
     drive(other, SessionState.READY)
 
@@ -77,21 +78,21 @@ def test_an_error_about_one_session_leaves_the_others_their_answers(
 def test_a_round_that_takes_too_long_keeps_what_it_learned_and_marks_the_rest(
     demo_cluster: RunningCluster, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from launcher.flows import poll as poll_module
+    from launcher.flows import poll_ask
 
     slow, other = launched(alice), launched(bob)
     for session in (slow, other):
         drive(session, SessionState.READY)
     answered = wait_for(lambda: one_round(other).polled_at)
-    ask = poll_module._ask_batch
+    ask = poll_ask._ask_batch
 
     async def sluggish(cluster: object, account: str, *rest: object) -> None:
         if account == "alice":
             await asyncio.Event().wait()
         await ask(cluster, account, *rest)  # type: ignore[arg-type]  # passed on as it came
 
-    monkeypatch.setattr(poll_module, "_ask_batch", sluggish)
-    monkeypatch.setattr(poll_module, "ROUND_SECONDS", 1)
+    monkeypatch.setattr(poll_ask, "_ask_batch", sluggish)
+    monkeypatch.setattr(poll_ask, "ROUND_SECONDS", 1)
     poll("demo")
     slow.refresh_from_db()
     other.refresh_from_db()
@@ -315,7 +316,7 @@ def answer(session: InteractiveSession, state: JobState, *hosts: str) -> None:
     cluster = clusters()[session.cluster]
     status = JobStatus(job_id=session.job_id, state=state, execution_hosts=hosts)
     decision = decide(watched(cluster, session), status, now())
-    services.record_answer(session.id, status=status, decision=decision, cluster=cluster)
+    services.record_answers({session.id: services.Answer(status, decision)})
     session.refresh_from_db()
 
 
@@ -392,7 +393,7 @@ def test_a_start_that_takes_too_long_does_not_overwrite_who_stopped_the_session(
 ) -> None:
     late = Decision(start_timed_out=True)
     services.request_stop(session=ready, actor=alice, address="")
-    services.record_answer(ready.id, status=None, decision=late, cluster=clusters()[ready.cluster])
+    services.record_answers({ready.id: services.Answer(None, late)})
     ready.refresh_from_db()
     assert ready.stop_reason == EndReason.STOPPED_BY_USER
     assert events_of(ready).count("session.stop_requested") == 1
