@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from launcher.models import Allowance
 from portal.accounts.models import User
@@ -47,11 +47,18 @@ def remove_allowance(allowance_id: int, *, actor: User, address: str) -> None:
             _keep(row, sessions=None, hours=None, actor=actor, address=address)
 
 
-def _locked(user: User | None, group: str, app: str, cluster: str) -> Allowance:
+def _locked(user: User | None, group: str, app: str, cluster: str, *, tries: int = 5) -> Allowance:
     """The row of this scope, locked; made without numbers when there is none, so that two changes come in order."""
-    row, _ = Allowance.objects.select_for_update().get_or_create(
-        user=user, group=group, app=app, cluster=cluster, defaults={"changed_at": now()}
-    )
+    try:
+        with transaction.atomic():
+            row, _ = Allowance.objects.select_for_update().get_or_create(
+                user=user, group=group, app=app, cluster=cluster, defaults={"changed_at": now()}
+            )
+    except IntegrityError:
+        # somebody made the row after we looked for it, and somebody removed it before we looked again
+        if tries == 1:
+            raise
+        return _locked(user, group, app, cluster, tries=tries - 1)
     return row
 
 

@@ -448,3 +448,24 @@ def test_taking_an_allowance_back_gives_the_sites_rule_back(as_admin: Client, al
     assert services.limit_refusal(alice, app=parts.apps()["jupyter"], cluster=parts.clusters()["demo"]) is None
     as_admin.post(reverse("launcher:admin-limit-remove", args=[row.pk]))
     assert refused(alice).params["allowed"] == 1
+
+
+def test_administrators_who_write_at_once_leave_one_row_and_events_in_order(admin: User) -> None:
+    together = threading.Barrier(5)
+
+    def write(sessions: int | None) -> None:
+        together.wait(10)
+        try:
+            services.set_allowance(user=None, group="bio", sessions=sessions, hours=None, actor=admin, address="")
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in (2, 3, 4, 5, None)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    numbers = [None, *(change["sessions"] for change in changes())]
+    assert [change["sessions_before"] for change in changes()] == numbers[:-1]
+    assert [row.sessions for row in Allowance.objects.all()] == [number for number in numbers[-1:] if number]
+    assert verify().broken is None
