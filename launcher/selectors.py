@@ -41,6 +41,22 @@ def may_stop(user: User, session: InteractiveSession) -> bool:
     return user.is_active and (session.owner_id == user.pk or user.is_administrator)
 
 
+GIVE_UP_BY_HAND_AFTER = dt.timedelta(minutes=10)
+
+
+def may_be_given_up(session: InteractiveSession) -> bool:
+    """Whether somebody wanted the end a while ago, and the cluster could not be asked ever since."""
+    wanted, silent = session.stop_requested_at, session.unreachable_since
+    if session.state == SessionState.ENDED or wanted is None or silent is None:
+        return False
+    return now() - max(wanted, silent) > GIVE_UP_BY_HAND_AFTER
+
+
+def may_give_up(user: User, session: InteractiveSession) -> bool:
+    """Whether ``user`` may end this session now without the cluster's word: administrators."""
+    return user.is_active and user.is_administrator and may_be_given_up(session)
+
+
 def sessions_of(user: User) -> Sessions:
     """All sessions of a person, newest first."""
     return InteractiveSession.objects.filter(owner=user).order_by("-created_at", "-id")

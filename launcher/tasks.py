@@ -48,6 +48,7 @@ def tick() -> None:
             dispatch.poll_again_in(cluster_id, POLL_EXPIRES_SECONDS)  # one message at a time is enough
             poll.apply_async(args=[cluster_id], expires=POLL_EXPIRES_SECONDS)
     services.record_clusters_gone(set(clusters()))
+    services.end_without_cluster(set(clusters()))
 
 
 @shared_task(name="launcher.clean_up", ignore_result=True)

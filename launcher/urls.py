@@ -18,6 +18,7 @@ urlpatterns = [
     path("sessions/<slug:session_id>/live/", sessions.session_live, name="session-live"),
     path("sessions/<slug:session_id>/connect/", sessions.connect, name="connect"),
     path("sessions/<slug:session_id>/stop/", sessions.stop, name="stop"),
+    path("sessions/<slug:session_id>/give-up/", sessions.give_up, name="give-up"),
     path("administration/sessions/", administration.all_sessions, name="admin-sessions"),
     path("administration/clusters/", administration.clusters, name="admin-clusters"),
     path("administration/users/", administration.users, name="admin-users"),

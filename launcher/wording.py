@@ -202,6 +202,10 @@ def end_sentences() -> dict[str, tuple[str, str]]:
             _("The cluster could not be asked about it for a week, so it was given up."),
             _("If the job still runs, stop it on the cluster."),
         ),
+        "ended.given_up_by_admin": (
+            _("The cluster could not be asked about it, so an administrator gave it up."),
+            _("If the job still runs, stop it on the cluster."),
+        ),
         "ssh.login_refused": (
             _("The cluster did not let the portal in with your account."),
             _("Launch again later. If it happens again, ask the administrators."),

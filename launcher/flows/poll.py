@@ -70,7 +70,9 @@ def _renewed(lock: str, mark: str) -> Iterator[None]:
 
 
 def _poll(cluster_id: str) -> None:
-    cluster = clusters()[cluster_id]
+    cluster = clusters().get(cluster_id)
+    if cluster is None:  # it has left the clusters file since the message was sent
+        return
     dispatch.poll_again_in(cluster_id, cluster.poll_slow_seconds)
     # in any order: those at the end of a round that is cut short shall not be the same every time
     live = list(InteractiveSession.objects.filter(cluster=cluster_id, state__in=LIVE_STATES).order_by("?"))

@@ -64,6 +64,10 @@ def submit(session_id: str) -> None:
     claim = services.claim_submission(session_id)
     if claim is None:
         return
+    if claim.session.cluster not in clusters():  # its entry may come back; until then a stop ends the session
+        log.warning("submit_postponed", session=session_id, error="clusters.gone")
+        services.release_claim(claim, unreachable=True, nothing_sent=not claim.is_retry)
+        return
     attempt = Attempt(claim.session, claim.is_retry, job_may_exist=claim.is_retry)
     try:
         hands_loop().run(_submit_in_time(attempt), SUBMIT_SECONDS + 10)

@@ -20,6 +20,8 @@ from launcher.services.noticing import (
 from launcher.services.stopping import (
     CANCEL_AGAIN_SECONDS,
     GIVE_UP_AFTER,
+    end_without_cluster,
+    give_up,
     give_up_stopping,
     needs_cancel,
     record_cancelled,
@@ -58,6 +60,8 @@ __all__ = [
     "claim_submission",
     "create_session",
     "end_session",
+    "end_without_cluster",
+    "give_up",
     "give_up_mail",
     "give_up_stopping",
     "has_left_its_place",

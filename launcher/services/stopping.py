@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Collection
 
 from django.db import transaction
 
 from launcher import dispatch
 from launcher.models import InteractiveSession
 from launcher.parts import clusters
+from launcher.selectors import may_be_given_up
 from launcher.services.moves import end, move
-from launcher.states import EndReason, SessionState
+from launcher.states import LIVE_STATES, EndReason, SessionState
 from portal.accounts.models import User
 from portal.audit import events
 from portal.audit.services import record
@@ -18,6 +20,9 @@ from portal.clock import now
 
 CANCEL_AGAIN_SECONDS = 120
 """A job that is still there so long after its cancel was accepted is cancelled again."""
+
+GONE_AFTER = dt.timedelta(minutes=15)
+"""A session that is being stopped on a cluster without an entry ends after so long."""
 
 GIVE_UP_AFTER = dt.timedelta(days=7)
 """When the cluster could not be asked for so long after somebody wanted the end, the session ends without its word."""
@@ -83,6 +88,32 @@ def record_cancelled(session_id: str) -> None:
         if is_first:
             record(events.SessionCancelled(job_id=session.job_id), actor=session.username, session_id=session.id)
         dispatch.poll_soon(session.cluster)
+
+
+def give_up(*, session: InteractiveSession, actor: User, address: str) -> None:
+    """End a session without the cluster's word, as an administrator decided. Does nothing where that is not due."""
+    with transaction.atomic():
+        locked = InteractiveSession.objects.select_for_update().get(pk=session.pk)
+        if not may_be_given_up(locked):
+            return
+        record(events.SessionGivenUp(job_id=locked.job_id), actor=actor.username, address=address, session_id=locked.id)
+        end(locked, reason=EndReason(locked.stop_reason), code="ended.given_up_by_admin", params={})
+
+
+def end_without_cluster(known: Collection[str]) -> None:
+    """End the sessions that were being stopped when their cluster left the clusters file.
+
+    Not at once: a process that was started before the others may know another clusters file for a moment.
+    """
+    before = now() - GONE_AFTER
+    rows = InteractiveSession.objects.filter(
+        state__in=LIVE_STATES, stop_requested_at__lt=before, unreachable_since__lt=before
+    )
+    for session_id in rows.exclude(cluster__in=known).values_list("pk", flat=True):
+        with transaction.atomic():
+            session = InteractiveSession.objects.select_for_update().get(pk=session_id)
+            if session.state != SessionState.ENDED:
+                end(session, reason=EndReason(session.stop_reason), code="ended.cluster_gone", params={})
 
 
 def give_up_stopping(session_id: str) -> None:

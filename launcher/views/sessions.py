@@ -68,6 +68,7 @@ def _session_context(request: HttpRequest, session_id: str) -> dict[str, object]
         "details": card.details,
         "job_id": session.job_id,
         "may_stop": selectors.may_stop(user, session),
+        "may_give_up": selectors.may_give_up(user, session),
         "language": get_language(),
     }
 
@@ -128,4 +129,17 @@ def stop(request: HttpRequest, session_id: str) -> HttpResponse:
         note_denied(request, session, "may_not_stop")
         raise Http404
     services.request_stop(session=session, actor=user, address=address_of(request))
+    return redirect("launcher:session", session_id=session.pk)
+
+
+@login_required
+@require_POST
+def give_up(request: HttpRequest, session_id: str) -> HttpResponse:
+    """End a session whose cluster cannot be asked."""
+    session = session_or_404(request, session_id)
+    user = signed_in_user(request)
+    if not selectors.may_give_up(user, session):
+        note_denied(request, session, "may_not_give_up")
+        raise Http404
+    services.give_up(session=session, actor=user, address=address_of(request))
     return redirect("launcher:session", session_id=session.pk)

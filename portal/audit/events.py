@@ -138,6 +138,18 @@ class SessionStopRequested(Event):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class SessionGivenUp(Event):
+    """An administrator ended a session without the cluster's word: its job may still run.
+
+    Not recorded: why the cluster did not answer.
+    """
+
+    NAME: ClassVar[str] = "session.given_up"
+    LABEL: ClassVar[StrPromise] = _("Session given up")
+    job_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class SessionCancelled(Event):
     """The scheduler accepted the cancellation of the job. Not recorded: its answer."""
 

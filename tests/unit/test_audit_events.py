@@ -35,6 +35,7 @@ RECORDED = {
     ),
     "session.ready": (1, {"seconds_since_launch": "float"}),
     "session.started": (1, {"execution_host": "str"}),
+    "session.given_up": (1, {"job_id": "str"}),
     "session.stop_requested": (1, {"by_owner": "bool", "reason": "str"}),
     "session.submitted": (1, {"job_id": "str"}),
     "token.created": (1, {"name": "str", "scope": "str", "expires_at": "str"}),
