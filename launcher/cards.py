@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from launcher import clusterwords, wording
+from launcher import clusterwords, endwarnings, notice_wording, wording
 from launcher.catalog import LaunchChoices
 from launcher.figures import last_round
 from launcher.models import InteractiveSession
@@ -29,6 +29,7 @@ _TONES = {
     SessionState.ENDED: "quiet",
 }
 SLOW_TO_SEND = dt.timedelta(seconds=30)
+SHORT_SECONDS = 600
 _BAD_ENDINGS = frozenset({"failed", "node_failed", "submit_rejected", "lost", "out_of_memory", "walltime"})
 
 
@@ -57,6 +58,8 @@ class SessionCard:
     ends_at: dt.datetime | None
     time_left_seconds: int | None
     time_share: int | None  # percent of the time that is left
+    warn_seconds: int  # less than so much left is little
+    notices: tuple[notice_wording.NoticeText, ...]  # what the owner was told and is still to come
     unreachable_since: dt.datetime | None
     asked_again_at: dt.datetime | None  # while the cluster does not answer
     likely_start_at: dt.datetime | None  # while it waits, where the scheduler says so
@@ -124,6 +127,8 @@ def card_of(session: InteractiveSession, viewer: User | None = None) -> SessionC
         ends_at=session.walltime_ends_at,
         time_left_seconds=time_left,
         time_share=share,
+        warn_seconds=_warn_seconds(session),
+        notices=notice_wording.active_texts(session) if state.is_live and is_owner else (),
         unreachable_since=session.unreachable_since,
         asked_again_at=_asked_again_at(session),
         likely_start_at=_likely_start_at(session) if waits and not can_never_run else None,
@@ -157,6 +162,15 @@ def _likely_start_at(session: InteractiveSession) -> dt.datetime | None:
 def _asked_again_at(session: InteractiveSession) -> dt.datetime | None:
     last = last_round(session.cluster) if session.unreachable_since is not None else None
     return last.next_at if last is not None and last.next_at > now() else None
+
+
+def _warn_seconds(session: InteractiveSession) -> int:
+    """From when on the time left is shown as little: the owner's first warning, else ten minutes."""
+    ends_at, begun_at, owner = session.walltime_ends_at, session.started_at, session.owner if session.is_live else None
+    if ends_at is None or begun_at is None or owner is None:
+        return SHORT_SECONDS
+    minutes = endwarnings.minutes_for(owner.warn_minutes, whole=ends_at - begun_at)
+    return minutes[0] * 60 if minutes else SHORT_SECONDS
 
 
 def _state_text(session: InteractiveSession) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from django.urls import path
 
-from launcher.views import administration, limits, pages, sessions
+from launcher.views import administration, limits, notices, pages, sessions
 
 app_name = "launcher"
 urlpatterns = [
     path("", pages.home, name="home"),
     path("apps/<slug:app_id>/icon.svg", pages.app_icon, name="app-icon"),
     path("launch/<slug:app_id>/", pages.launch, name="launch"),
+    path("notices/", notices.notices, name="notices"),
     path("history/", pages.history, name="history"),
     path("sessions/cards/", pages.cards, name="cards"),
     path("sessions/by-address/<slug:label>/", sessions.by_address, name="by-address"),

@@ -15,6 +15,8 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from launcher.notice_wording import NoticeText
+
 register = template.Library()
 
 _SPRITE = "vendor/bootstrap-icons/sprite.svg"
@@ -64,6 +66,12 @@ def moment(value: dt.datetime | None, style: str = "moment") -> SafeString | str
     if timezone.get_current_timezone_name() == "UTC":
         text += " UTC"
     return format_html('<time datetime="{}" data-moment="{}">{}</time>', value.isoformat(), style, text)
+
+
+@register.simple_tag
+def notice_words(notice: NoticeText) -> SafeString:
+    """A notice's sentence, with its moment in the reader's zone."""
+    return format_html("{}{}{}", notice.before, moment(notice.at), notice.after)
 
 
 @register.filter

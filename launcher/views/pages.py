@@ -46,7 +46,7 @@ def home(request: HttpRequest) -> HttpResponse:
 
 
 def _live_cards(user: User) -> list[Any]:
-    return [card_of(session) for session in selectors.live_sessions(user)]
+    return [card_of(session) for session in selectors.with_notices(selectors.live_sessions(user))]
 
 
 @login_required

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import zoneinfo
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
-from portal.accounts.models import TokenScope
+from launcher.endwarnings import MOST_MINUTES, MOST_WARNINGS
+from portal.accounts.models import TokenScope, User
 
 DAYS_CHOICES = [(7, _("7 days")), (30, _("30 days")), (90, _("90 days")), (365, _("1 year"))]
 
@@ -49,3 +52,49 @@ class PreferencesForm(forms.Form):
         self.fields["language"].choices = [automatic, ("en", "English"), ("zh-hans", "简体中文")]  # type: ignore[attr-defined]  # ChoiceField
         zones = sorted(zone for zone in zoneinfo.available_timezones() if "/" in zone and not zone.startswith("Etc"))
         self.fields["time_zone"].choices = [automatic, ("UTC", "UTC"), *((zone, zone) for zone in zones)]  # type: ignore[attr-defined]  # ChoiceField
+
+
+class NoticesForm(forms.Form):
+    """What somebody is told, and how. Without a mail server nothing is asked about mail."""
+
+    warn_minutes = forms.CharField(
+        label=_("Warn me before a session ends"),
+        help_text=_("Minutes, separated by commas; empty: no warning."),
+        max_length=60,
+        required=False,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+    email = forms.EmailField(
+        label=_("E-mail address"),
+        required=False,
+        max_length=254,
+        widget=forms.EmailInput(attrs={"autocomplete": "email"}),
+    )
+    mail_notices = forms.BooleanField(label=_("Tell me by e-mail, too"), required=False)
+
+    def __init__(self, data: Any = None, *, user: User) -> None:
+        initial = {
+            "warn_minutes": ", ".join(str(minutes) for minutes in user.warn_minutes),
+            "email": user.email,
+            "mail_notices": user.mail_notices,
+        }
+        super().__init__(data, initial=initial)
+        if not settings.EMAIL_HOST:
+            del self.fields["email"], self.fields["mail_notices"]
+
+    def clean_warn_minutes(self) -> list[int]:
+        """The numbers, largest first."""
+        words = [word for word in re.split(r"[\s,;，；、]+", self.cleaned_data["warn_minutes"]) if word]
+        if not all(re.fullmatch(r"[0-9]{1,4}", word) and 1 <= int(word) <= MOST_MINUTES for word in words):
+            raise forms.ValidationError(
+                _("Please write whole minutes from 1 to %(max)s, separated by commas: 30, 10."),
+                params={"max": MOST_MINUTES},
+            )
+        minutes = sorted({int(word) for word in words}, reverse=True)
+        if len(minutes) > MOST_WARNINGS:
+            raise forms.ValidationError(_("At most %(max)s numbers, please."), params={"max": MOST_WARNINGS})
+        return minutes
+
+    def choices_of(self, user: User) -> dict[str, Any]:
+        """What to keep; where the form did not ask, what ``user`` has."""
+        return {"email": user.email, "mail_notices": user.mail_notices} | self.cleaned_data

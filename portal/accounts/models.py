@@ -37,7 +37,7 @@ class User(AbstractBaseUser):
     time_zone = models.CharField(max_length=64, blank=True)
     email = models.EmailField(blank=True)
     mail_notices = models.BooleanField(default=True)  # by e-mail what open pages tell: ready, about to end, ended
-    warn_minutes = models.JSONField(default=default_warn_minutes)  # so long before a session's end; may be empty
+    warn_minutes = models.JSONField(default=default_warn_minutes, blank=True)  # before a session's end; may be empty
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zoneinfo
+from collections.abc import Collection
 
 from django.conf import settings
 from django.db import transaction
@@ -85,6 +86,17 @@ def record_sign_out(*, user: User, address: str) -> None:
     """Keep that ``user`` signed out."""
     with transaction.atomic():
         record(events.UserSignedOut(), actor=user.username, address=address)
+
+
+def set_notices(*, user: User, email: str, mail_notices: bool, warn_minutes: Collection[int]) -> None:
+    """Keep where mail goes (empty: nowhere), whether it is wanted, and when to warn of an end (minutes; empty: never).
+
+    Raises ValidationError for an address that is none.
+    """
+    user.email, user.mail_notices = email, mail_notices
+    user.warn_minutes = sorted(set(warn_minutes), reverse=True)
+    user.full_clean(exclude=["password"])
+    user.save(update_fields=["email", "mail_notices", "warn_minutes"])
 
 
 def set_preferences(*, user: User, language: str, time_zone: str) -> None:

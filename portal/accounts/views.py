@@ -16,7 +16,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from launcher import grants
 from portal.accounts import services, tokens
-from portal.accounts.forms import PreferencesForm, SignInForm, TokenForm
+from portal.accounts.forms import NoticesForm, PreferencesForm, SignInForm, TokenForm
 from portal.accounts.requests import signed_in_user
 from portal.accounts.wording import sign_in_sentence, token_sentence
 from portal.addresses import address_of
@@ -80,6 +80,7 @@ def _profile_page(
     request: HttpRequest,
     *,
     preferences: PreferencesForm | None = None,
+    notices_form: NoticesForm | None = None,
     token_form: TokenForm | None = None,
     new_token: str = "",
 ) -> HttpResponse:
@@ -87,6 +88,7 @@ def _profile_page(
     initial = {"language": user.language, "time_zone": user.time_zone}
     context = {
         "preferences": preferences or PreferencesForm(initial=initial),
+        "notices_form": notices_form or NoticesForm(user=user),
         "token_form": token_form or TokenForm(),
         "tokens": tokens.tokens_of(user),
         "new_token": new_token,
@@ -95,6 +97,19 @@ def _profile_page(
     if new_token:
         response.headers["Cache-Control"] = "no-store"
     return response
+
+
+@login_required
+@require_POST
+def notices(request: HttpRequest) -> HttpResponse:
+    """What this person is told, and how."""
+    user = signed_in_user(request)
+    form = NoticesForm(request.POST, user=user)
+    if not form.is_valid():
+        return _profile_page(request, notices_form=form)
+    services.set_notices(user=user, **form.choices_of(user))
+    messages.success(request, _("Saved."))
+    return redirect("accounts:profile")
 
 
 @login_required

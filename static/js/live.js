@@ -51,8 +51,12 @@ function listen() {
     socketOpen = true;
     attempts = 0;
     refreshSoon(); // what changed before the socket was open, nobody told us
+    document.dispatchEvent(new CustomEvent("portal:notice"));
   });
-  socket.addEventListener("message", refreshSoon);
+  socket.addEventListener("message", (event) => {
+    refreshSoon();
+    if (JSON.parse(event.data).type === "notice") document.dispatchEvent(new CustomEvent("portal:notice"));
+  });
   socket.addEventListener("close", () => {
     socketOpen = false;
     const seconds = Math.min(RETRY_SECONDS.most, RETRY_SECONDS.first * 2 ** attempts);

@@ -10,7 +10,6 @@ const seconds = new Intl.DateTimeFormat(language, {
   hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZone,
 });
 const full = new Intl.DateTimeFormat(language, { dateStyle: "full", timeStyle: "long", timeZone });
-const SHORT_SECONDS = 10 * 60;
 
 function moments(within) {
   for (const element of within.querySelectorAll("time[data-moment]")) {
@@ -46,7 +45,7 @@ function countdowns(within) {
       const whole = Number(element.dataset.whole);
       if (whole > 0) bar.value = Math.min(100, (100 * left) / whole);
     }
-    element.classList.toggle("is-short", left < SHORT_SECONDS);
+    element.classList.toggle("is-short", left < Number(element.dataset.shortSeconds));
   }
 }
 

@@ -1,6 +1,7 @@
 """Fixtures of the browser tests.
 
 demo       the whole portal as ``make demo`` starts it: every process, a real cluster, its own folder and free ports
+started    the same with ``manage``, which runs a management command on its data
 browser    Debian's Chromium; skipped with the reason where it is not installed
 person     opens a browser of its own for a person and signs them in
 """
@@ -16,7 +17,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from launcher.demo.folder import Running
 from launcher.democluster.settings import DEFAULT_ACCOUNTS
-from tests.demo_process import started_demo
+from tests.demo_process import StartedDemo, started_demo
 
 PASSWORDS = {account.name: account.password for account in DEFAULT_ACCOUNTS}
 
@@ -33,10 +34,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def demo() -> Iterator[Running]:
-    """A running demo."""
+def started() -> Iterator[StartedDemo]:
+    """A demo that runs, with its management commands."""
     with started_demo("fb-e2e-") as demo:
-        yield demo.running
+        yield demo
+
+
+@pytest.fixture(scope="session")
+def demo(started: StartedDemo) -> Running:
+    """A running demo."""
+    return started.running
 
 
 @pytest.fixture

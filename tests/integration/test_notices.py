@@ -29,7 +29,7 @@ def running(person: User, *, left: float, whole: float = 480, **values: object) 
         "cluster": "demo",
         "app": "jupyter",
         "title": "Analysis",
-        "choices": {},
+        "choices": {"cores": 1, "memory_mib": 1024, "walltime_seconds": int(whole * 60)},
         "state": SessionState.READY,
         "created_at": begun_at,
         "started_at": begun_at,
