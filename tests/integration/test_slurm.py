@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from launcher import parts, services
+from launcher.catalog import LaunchChoices
+from launcher.fits import impossible, room
 from launcher.flows.cancel import cancel
+from launcher.flows.facts import facts_of
 from launcher.flows.launch import launch
 from launcher.flows.poll import poll
 from launcher.flows.submit import submit
@@ -44,6 +48,7 @@ def site(user_ca: Path) -> Iterator[SlurmSite]:
             pytest.skip(f"an ordinary account cannot run this Python and its packages: {found[-200:]}")
         yield site
         parts.hands_loop().run(parts.hands().pool.aclose(), 10)
+        parts.hands_loop().run(parts.shared_turns().aclose(), 10)
         parts.hands.cache_clear()
 
 
@@ -242,3 +247,16 @@ def test_more_than_the_queue_allows_is_refused_before_slurm_is_asked(slurm: Slur
     with pytest.raises(LaunchRefused):
         launched(alice, cores="9")
     assert jobs(slurm) == []
+
+
+def test_slurms_own_facts_say_what_can_never_run_and_what_is_free(slurm: SlurmSite, alice: User) -> None:
+    cluster = next(iter(parts.clusters().values()))
+    facts = facts_of(cluster, alice.username, wait_seconds=20)
+    assert facts is not None
+    assert facts.queue(cluster.queues[0].name) is not None
+    assert all(node.cores and node.memory_mib for node in facts.nodes)
+    most = max(node.cores for node in facts.nodes)
+    asked = LaunchChoices(cores=most, memory_mib=64, walltime_seconds=60, queue=cluster.queues[0].name)
+    assert impossible(facts, asked) == ()
+    assert [mistake.field for mistake in impossible(facts, replace(asked, cores=most + 1))] == ["cores"]
+    assert room(facts, queue=asked.queue, cores=1, memory_mib=64, gpus=0) is not None
