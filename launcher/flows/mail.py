@@ -6,6 +6,7 @@ nothing is tried, so that workers do not all wait for it.
 
 from __future__ import annotations
 
+import contextlib
 import smtplib
 import zoneinfo
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 import structlog
 from django.conf import settings
 from django.core.cache import cache
-from django.core.mail import EmailMessage
+from django.core.mail import EmailMessage, get_connection
 from django.urls import reverse
 from django.utils import timezone, translation
 from django.utils.formats import date_format
@@ -44,7 +45,8 @@ def mail(notice_id: int) -> None:
         services.give_up_mail(notice_id)
         return
     try:
-        message_of(notice, owner).send()
+        with contextlib.closing(get_connection()) as connection:  # Django leaves one open where TLS was refused
+            connection.send_messages([message_of(notice, owner)])
     except smtplib.SMTPRecipientsRefused as error:
         codes = [code for code, _words in error.recipients.values()]
         if all(code >= 500 for code in codes):
@@ -118,5 +120,5 @@ def _plain(text: NoticeText) -> str:
     if text.at is None:
         return text.before
     local = timezone.localtime(text.at)
-    moment = f"{date_format(local, 'DATETIME_FORMAT')} ({timezone.get_current_timezone_name()})"
+    moment = f"{date_format(local, 'DATE_FORMAT')} {local:%H:%M} ({timezone.get_current_timezone()})"
     return f"{text.before}{moment}{text.after}"
