@@ -14,6 +14,7 @@ from launcher import clusterwords, endwarnings, notice_wording, wording
 from launcher.catalog import LaunchChoices
 from launcher.figures import last_round
 from launcher.models import InteractiveSession
+from launcher.more_time import MoreTime, more_time_of
 from launcher.parts import apps
 from launcher.schedulers.base import JobState
 from launcher.states import SessionState
@@ -68,6 +69,7 @@ class SessionCard:
     end_cure: str  # also of one that can never start
     details: str  # the scheduler's own words
     relaunch_url: str
+    more: MoreTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ def card_of(session: InteractiveSession, viewer: User | None = None) -> SessionC
         end_cure=_cure(session, can_never_run=can_never_run),
         details=session.end_detail or session.job_comment,
         relaunch_url=f"{reverse('launcher:launch', args=[session.app])}?again={session.id}",
+        more=more_time_of(session, is_owner=is_owner),
     )
 
 
@@ -144,7 +147,7 @@ def _time_left(session: InteractiveSession, choices: LaunchChoices) -> tuple[int
     if session.walltime_ends_at is None or session.state == SessionState.ENDED:
         return None, None
     left = max(0, int((session.walltime_ends_at - now()).total_seconds()))
-    return left, min(100, round(100 * left / max(1, choices.walltime_seconds)))
+    return left, min(100, round(100 * left / max(1, session.walltime_seconds or choices.walltime_seconds)))
 
 
 def _cure(session: InteractiveSession, *, can_never_run: bool) -> str:

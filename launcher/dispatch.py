@@ -40,6 +40,13 @@ def cancel(session_id: str) -> None:
     transaction.on_commit(lambda: _send(tasks.cancel, session_id, 0))
 
 
+def extend(session_id: str) -> None:
+    """Have a worker ask the scheduler again for an extension whose answer nobody knows."""
+    from launcher import tasks
+
+    transaction.on_commit(lambda: _send(tasks.extend, session_id, 0))
+
+
 def mail(notice_id: int) -> None:
     """Have a worker send the notice by e-mail. Safe to ask twice: the sending itself is claimed."""
     from launcher import tasks

@@ -60,6 +60,8 @@ class InteractiveSession(models.Model):
 
     extensions = models.PositiveSmallIntegerField(default=0)  # granted so far
     extending_to_seconds = models.PositiveIntegerField(null=True, blank=True)  # asked for; the answer is not yet known
+    extension_refused = models.CharField(max_length=64, blank=True)  # why the last one was not granted, as a code
+    extension_refused_detail = models.CharField(max_length=500, blank=True)  # the scheduler's own words
     continues = models.ForeignKey(
         "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="continuations"
     )  # the session whose work this one goes on with

@@ -11,7 +11,9 @@ import structlog
 from django.db.models import Count, Min, QuerySet
 
 from launcher import endwarnings, sealing
+from launcher.extension import Running
 from launcher.models import AccessGrant, InteractiveSession, Notice, NoticeKind
+from launcher.notebookpath import page_of
 from launcher.parts import clusters
 from launcher.proxy.access_types import Access, Target, Verdict
 from launcher.states import LIVE_STATES, SessionState
@@ -64,12 +66,17 @@ def sessions_of(user: User) -> Sessions:
 
 def live_sessions(user: User) -> Sessions:
     """A person's sessions that have not ended."""
-    return sessions_of(user).filter(state__in=LIVE_STATES)
+    return with_kin(sessions_of(user).filter(state__in=LIVE_STATES))
 
 
 def history(user: User) -> Sessions:
     """A person's ended sessions, last ended first."""
     return sessions_of(user).filter(state=SessionState.ENDED).order_by("-ended_at", "-id")
+
+
+def with_kin(sessions: Sessions) -> Sessions:
+    """The same, read together with the sessions they continue and are continued by: for cards."""
+    return sessions.select_related("continues").prefetch_related("continuations")
 
 
 def find(session_id: str) -> InteractiveSession | None:
@@ -111,7 +118,7 @@ def open_target(*, label: str, cookie_value: str) -> Access:
     elif grant.revoked_at is not None:
         return Access(verdict=Verdict.SIGN_IN, session_id=session.pk)
     else:
-        target = _target(session)
+        target = target_of(session)
         verdict = Verdict.OPEN if target is not None else Verdict.NOT_READY
     return Access(
         verdict=verdict,
@@ -125,7 +132,7 @@ def open_target(*, label: str, cookie_value: str) -> Access:
     )
 
 
-def _target(session: InteractiveSession) -> Target | None:
+def target_of(session: InteractiveSession) -> Target | None:
     """Where the session's server listens; ``None`` while nobody knows, or nobody can get there."""
     cluster = clusters().get(session.cluster)
     if session.state != SessionState.READY or cluster is None:
@@ -148,6 +155,40 @@ def _target(session: InteractiveSession) -> Target | None:
     )
 
 
+def running_of(session: InteractiveSession) -> Running:
+    """What decides whether ``session`` may be extended."""
+    return Running(
+        state=SessionState(session.state),
+        job_state=session.job_state,
+        queue=str(session.choices.get("queue") or ""),
+        walltime_seconds=session.walltime_seconds,
+        ends_at=session.walltime_ends_at,
+        extensions=session.extensions,
+        extending_to_seconds=session.extending_to_seconds,
+        stop_requested=session.stop_requested_at is not None,
+        cluster_silent=session.unreachable_since is not None,
+    )
+
+
+def may_be_continued(session: InteractiveSession) -> bool:
+    """Whether a new session may go on with this one's work: it has begun to run, and nobody wants its end."""
+    is_running = session.state in (SessionState.STARTING, SessionState.READY) and session.started_at is not None
+    return is_running and session.stop_requested_at is None
+
+
+def continuation_of(session: InteractiveSession) -> InteractiveSession | None:
+    """The session that goes on with this one's work, while it has not ended."""
+    going_on = [entry for entry in session.continuations.all() if entry.is_live]
+    return max(going_on, key=lambda entry: entry.created_at) if going_on else None
+
+
+def opening_page(session: InteractiveSession) -> str:
+    """The page at which ``session`` opens: the notebook that its owner was in; empty for the start page."""
+    before = session.continues
+    path = session.last_path or (before.last_path if before is not None else "")
+    return page_of(path, base_url=session.base_url, server=session.upstream_server)
+
+
 def people() -> QuerySet[User]:
     """Everybody who has signed in, by name."""
     return User.objects.order_by("username")
@@ -155,7 +196,7 @@ def people() -> QuerySet[User]:
 
 def all_live_sessions() -> Sessions:
     """Everybody's sessions that have not ended, newest first."""
-    return InteractiveSession.objects.filter(state__in=LIVE_STATES).order_by("-created_at", "-id")
+    return with_kin(InteractiveSession.objects.filter(state__in=LIVE_STATES).order_by("-created_at", "-id"))
 
 
 def live_counts() -> dict[str, dict[str, int]]:

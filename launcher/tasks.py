@@ -9,6 +9,7 @@ from django.core.cache import cache
 from launcher import dispatch, grants, services
 from launcher.flows import cancel as cancel_flow
 from launcher.flows import cleanup as cleanup_flow
+from launcher.flows import extend as extend_flow
 from launcher.flows import mail as mail_flow
 from launcher.flows import poll as poll_flow
 from launcher.flows import remind as remind_flow
@@ -31,6 +32,12 @@ def submit(session_id: str) -> None:
 def cancel(session_id: str) -> None:
     """Cancel the session's job."""
     cancel_flow.cancel(session_id)
+
+
+@shared_task(name="launcher.extend", ignore_result=True)
+def extend(session_id: str) -> None:
+    """Ask again for an extension whose answer was lost."""
+    extend_flow.ask_again(session_id)
 
 
 @shared_task(name="launcher.poll", ignore_result=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from launcher.views import administration, limits, notices, pages, sessions
+from launcher.views import administration, limits, more_time, notices, pages, sessions
 
 app_name = "launcher"
 urlpatterns = [
@@ -20,6 +20,8 @@ urlpatterns = [
     path("sessions/<slug:session_id>/connect/", sessions.connect, name="connect"),
     path("sessions/<slug:session_id>/stop/", sessions.stop, name="stop"),
     path("sessions/<slug:session_id>/give-up/", sessions.give_up, name="give-up"),
+    path("sessions/<slug:session_id>/extend/", more_time.extend, name="extend"),
+    path("sessions/<slug:session_id>/continue/", more_time.continue_, name="continue"),
     path("administration/sessions/", administration.all_sessions, name="admin-sessions"),
     path("administration/clusters/", administration.clusters, name="admin-clusters"),
     path("administration/users/", administration.users, name="admin-users"),

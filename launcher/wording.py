@@ -5,14 +5,18 @@ A code without a sentence gets a general one; a test makes sure that no code of 
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import get_language, ngettext
 from django.utils.translation import gettext as _
 
 from launcher.allowances import Scope
 from launcher.catalog import LaunchChoices
 from launcher.models import InteractiveSession
+from launcher.services import LaunchRefused
 from launcher.states import EndReason, SessionState
 
 
@@ -328,6 +332,45 @@ def mistake_sentence(code: str, params: Mapping[str, object]) -> str:
     return general.get(kind, _("This value is not possible here.")) % values
 
 
+def extension_sentence(code: str, params: Mapping[str, object]) -> str:
+    """Why a session may not run longer, or less longer than usual."""
+    values = Blank(params)
+    at = str(values.get("at", ""))
+    if at:
+        values["at"] = date_format(timezone.localtime(dt.datetime.fromisoformat(at)), "DATETIME_FORMAT")
+    not_the_portal = _("The cluster does not let the portal extend sessions. Please tell the administrators.")
+    return {
+        "extend.not_offered": _("Sessions cannot be extended on this cluster."),
+        "extend.stopping": _("This session is about to end."),
+        "extend.not_running": _("Only a session that runs can be extended."),
+        "extend.asked": _("More time was asked for. The cluster has not answered yet; this page shows when it does."),
+        "extend.used_up": ngettext(
+            "It has been extended once, which is as often as it may be.",
+            "It has been extended %(times)s times, which is as often as it may be.",
+            _whole(params.get("times")),
+        ),
+        "extend.cluster_away": _("The cluster does not answer, so it cannot be extended at the moment."),
+        "extend.time_unknown": _("The cluster has not said yet how long it may run. Try again in a moment."),
+        "extend.too_late": _("Its time is over."),
+        "extend.queue_gone": _("Its queue is no longer offered, so it cannot be extended."),
+        "extend.no_room_queue": _("It cannot be extended: its queue allows %(hours)s hours in all."),
+        "extend.no_room_allowance": _("It cannot be extended: your sessions may run %(hours)s hours in all."),
+        "extend.no_room_maintenance": _("It cannot be extended: the cluster's maintenance begins on %(at)s."),
+        "extend.limited_queue": _("That is all that is left: its queue allows %(hours)s hours in all."),
+        "extend.limited_allowance": _("That is all that is left: your sessions may run %(hours)s hours in all."),
+        "extend.limited_maintenance": _("That is up to the cluster's maintenance on %(at)s."),
+        "scheduler.rejected.over_limit": _("The cluster did not extend it: that would be more than a limit allows."),
+        "scheduler.not_permitted": not_the_portal,
+        "ssh.login_refused": not_the_portal,
+    }.get(code, _("The cluster did not extend it.")) % values
+
+
+def launch_refusal(refused: LaunchRefused) -> str:
+    """Why a launch was not possible, with what is wrong about its values, in one paragraph."""
+    sentences = [mistake_sentence(code, params) for _field, code, params in refused.fields]
+    return " ".join(sentences or [refusal_sentence(refused.code, refused.params)])
+
+
 def refusal_sentence(code: str, params: Mapping[str, object]) -> str:
     """Why a launch was not possible."""
     return {
@@ -338,6 +381,8 @@ def refusal_sentence(code: str, params: Mapping[str, object]) -> str:
             "The cluster does not answer, so your choices could not be checked. Nothing is lost: try again in a moment."
         ),
         "app.unknown": _("There is no such app."),
+        "continue.not_running": _("Only a session that runs can be continued in a new one."),
+        "continue.cluster_gone": _("The portal no longer serves the cluster it is on."),
     }.get(code, _("This is not possible right now.")) % Blank(params)
 
 

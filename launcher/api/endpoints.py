@@ -14,10 +14,12 @@ from launcher.api import schemas
 from launcher.api.answers import ApiError, PortalAPI, StrictParser, not_found, problem
 from launcher.api.auth import BrowserAuth, TokenAuth, caller_of, writer_of
 from launcher.entitlements import entitlement_of
+from launcher.flows.continuing import continue_session
+from launcher.flows.extend import extend
 from launcher.flows.launch import default_cluster, launch
 from launcher.models import InteractiveSession
 from launcher.parts import apps
-from launcher.services import LaunchRefused
+from launcher.services import ExtensionRefused, LaunchRefused
 from portal.accounts.models import User
 from portal.addresses import address_of
 
@@ -128,6 +130,38 @@ def stop_session(request: HttpRequest, session_id: str) -> Status[schemas.Sessio
     return _stop(request, session_id)
 
 
+@api.post(
+    "/sessions/{session_id}/extend",
+    response={200: schemas.SessionOut, 202: schemas.SessionOut, 409: schemas.Problem, 422: schemas.Problem, **REFUSALS},
+    summary="Extend a session",
+)
+def extend_session(
+    request: HttpRequest, session_id: str, body: schemas.ExtendIn | None = None
+) -> Status[schemas.SessionOut]:
+    """Let the session run longer, as far as the site's rules go. 202: asked for, the cluster has not answered yet.
+    409: not possible now, or refused by the cluster; `code` says why."""
+    user, session = _own(request, session_id)
+    seen = body.walltime_seconds if body is not None else None
+    extend(session=session, user=user, address=address_of(request), seen_walltime_seconds=seen)
+    session.refresh_from_db()
+    if session.extension_refused:
+        raise ApiError(409, session.extension_refused, wording.extension_sentence(session.extension_refused, {}))
+    return Status(200 if session.extending_to_seconds is None else 202, schemas.session_out(session))
+
+
+@api.post(
+    "/sessions/{session_id}/continue",
+    response={201: schemas.SessionOut, 409: schemas.LimitProblem, 422: schemas.Problem, **REFUSALS},
+    summary="Continue in a new session",
+)
+def continue_in_new_session(request: HttpRequest, session_id: str) -> Status[schemas.SessionOut]:
+    """Launch a session with the same settings that goes on with this one's work; this one runs on. The same one is
+    answered when there is one already."""
+    user, session = _own(request, session_id)
+    further = continue_session(session=session, user=user, address=address_of(request))
+    return Status(201, schemas.session_out(further))
+
+
 @api.api_operation(
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], "/{path:rest}", auth=None, include_in_schema=False
 )
@@ -153,8 +187,29 @@ def launch_refused(request: HttpRequest, refused: Exception) -> JsonResponse:
     ]
     if refused.code == "app.unknown":
         fields = [{"field": "app", "code": refused.code, "message": message}]
-    status = {"launch.none_allowed": 403, "launch.cluster_away": 503}.get(refused.code, 422)
+    status = {"launch.none_allowed": 403, "launch.cluster_away": 503, "continue.not_running": 409}.get(
+        refused.code, 422
+    )
     return problem(status, refused.code, message, fields=fields)
+
+
+@api.exception_handler(ExtensionRefused)
+def extension_refused(request: HttpRequest, refused: Exception) -> JsonResponse:
+    """Why the site's rules allow no extension now."""
+    if not isinstance(refused, ExtensionRefused):
+        raise TypeError("this handler is for refused extensions")
+    return problem(409, refused.code, wording.extension_sentence(refused.code, refused.params))
+
+
+def _own(request: HttpRequest, session_id: str) -> tuple[User, InteractiveSession]:
+    """The caller and their own session. Raises Http404 otherwise, also for those who may see it; the attempt is
+    kept."""
+    user = writer_of(request)
+    session = _visible(request, user, session_id)
+    if not selectors.may_open(user, session):
+        _note_denied(request, user, session, "not_owner")
+        raise Http404
+    return user, session
 
 
 def _stop(request: HttpRequest, session_id: str) -> Status[schemas.SessionOut]:

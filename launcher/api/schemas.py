@@ -94,6 +94,18 @@ class LaunchIn(Schema):
     )
 
 
+class ExtendIn(Schema):
+    """What a program may say when it asks for more time."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    walltime_seconds: int | None = Field(
+        default=None,
+        ge=1,
+        description="The walltime in all that you saw. When the session has more by now, nothing is done.",
+    )
+
+
 class EndOut(Schema):
     """Why a session ended. ``reason`` is for programs; ``message`` and ``cure`` are for people."""
 
@@ -128,6 +140,10 @@ class SessionOut(Schema):
     ready_at: dt.datetime | None
     ended_at: dt.datetime | None
     walltime_ends_at: dt.datetime | None
+    walltime_granted_seconds: int | None = Field(description="In all, as the cluster says.")
+    extensions: int = Field(description="How often it was extended.")
+    extending_to_seconds: int | None = Field(description="Asked for in all; the cluster has not answered yet.")
+    continues: str | None = Field(description="The id of the session whose work this one goes on with.")
     unreachable_since: dt.datetime | None = Field(
         description="Since when the cluster does not answer; what is said here is what was known last."
     )
@@ -220,6 +236,10 @@ def session_out(session: InteractiveSession) -> SessionOut:
         ready_at=session.ready_at,
         ended_at=session.ended_at,
         walltime_ends_at=session.walltime_ends_at,
+        walltime_granted_seconds=session.walltime_seconds,
+        extensions=session.extensions,
+        extending_to_seconds=session.extending_to_seconds,
+        continues=session.continues_id,
         unreachable_since=session.unreachable_since,
         end=_end_out(session) if session.state == SessionState.ENDED else None,
     )

@@ -16,6 +16,7 @@ Value = str | int | float | bool | Sequence[str]
 
 def clusters_text(settings: DemoSettings, *, port: int, host_key: str, host: str = "127.0.0.1") -> str:
     """The clusters file that leads to the demo cluster on ``host`` and ``port``, whose host key is ``host_key``."""
+    operator = next((account.name for account in settings.accounts if account.is_operator), "")
     lines = [
         "# Written by manage.py demo at each start; changes are lost.",
         f"[clusters.{CLUSTER_ID}]",
@@ -32,6 +33,8 @@ def clusters_text(settings: DemoSettings, *, port: int, host_key: str, host: str
                 "commands_per_second": 20,
                 "poll_fast_seconds": 1,
                 "poll_slow_seconds": 5,
+                "operator": operator,
+                "extend_times": 3 if operator else 0,
                 "is_demonstration": True,
             }
         ),

@@ -19,6 +19,7 @@ from redis import RedisError
 from launcher import dispatch, selectors, services
 from launcher.clusters import Cluster
 from launcher.figures import LastRound, keep_round
+from launcher.flows import extend as extend_flow
 from launcher.flows.poll_ask import ROUND_SECONDS, Round, ask_about
 from launcher.flows.poll_keep import keep
 from launcher.models import InteractiveSession
@@ -110,6 +111,8 @@ def _take_up_what_was_dropped(cluster: Cluster, live: list[InteractiveSession]) 
         dispatch.cancel(session.id)
     for session in stopping:
         services.give_up_stopping(session.id)
+    for session in _worth_a_try(session for session in live if extend_flow.needs_asking(session)):
+        dispatch.extend(session.id)
 
 
 def _worth_a_try(sessions: Iterable[InteractiveSession]) -> list[InteractiveSession]:

@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from launcher.selectors import CLAIM_SECONDS
 from launcher.services.allowing import remove_allowance, set_allowance, set_sessions_of
-from launcher.services.facts import record_access_denied, record_folder_removed, record_host_key_rejected
+from launcher.services.extending import (
+    ExtensionRefused,
+    ask_extension,
+    record_extended,
+    record_extension_refused,
+    verdict_of,
+)
+from launcher.services.facts import (
+    record_access_denied,
+    record_folder_removed,
+    record_host_key_rejected,
+    record_last_path,
+)
 from launcher.services.launching import LaunchRefused, create_session, limit_refusal, refuse_above_limit
 from launcher.services.noticing import (
     claim_mail,
@@ -55,7 +67,9 @@ __all__ = [
     "ROWS_AT_ONCE",
     "Answer",
     "Claim",
+    "ExtensionRefused",
     "LaunchRefused",
+    "ask_extension",
     "claim_mail",
     "claim_submission",
     "create_session",
@@ -71,9 +85,12 @@ __all__ = [
     "record_answers",
     "record_cancelled",
     "record_clusters_gone",
+    "record_extended",
+    "record_extension_refused",
     "record_folder_removed",
     "record_heard",
     "record_host_key_rejected",
+    "record_last_path",
     "record_mailed",
     "record_not_submitted",
     "record_ready",
@@ -88,5 +105,6 @@ __all__ = [
     "set_allowance",
     "set_sessions_of",
     "tell_owner",
+    "verdict_of",
     "warn_of_end",
 ]

@@ -28,6 +28,11 @@ def record_folder_removed(session_id: str) -> None:
         record(events.SessionFolderRemoved(), actor=PORTAL_ITSELF, session_id=session.id)
 
 
+def record_last_path(session_id: str, path: str) -> None:
+    """The notebook that its owner was in, as the session's server names it. The caller has checked the path."""
+    InteractiveSession.objects.filter(pk=session_id).update(last_path=path)
+
+
 def record_host_key_rejected(cluster_id: str, error: HostKeyChanged) -> None:
     """A login host was not the one we know. Kept once an hour, however often we meet it."""
     with transaction.atomic():

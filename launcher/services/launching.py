@@ -13,6 +13,7 @@ from launcher.catalog import App, LaunchChoices
 from launcher.clusters import Cluster
 from launcher.entitlements import entitlement_of
 from launcher.models import InteractiveSession
+from launcher.selectors import continuation_of
 from launcher.states import LIVE_STATES
 from portal import ids
 from portal.accounts.models import User
@@ -84,6 +85,11 @@ def _refuse_above_hours(user: User, app: App, cluster: Cluster, choices: LaunchC
         raise LaunchRefused(code="launch.invalid", fields=(("hours", "hours.over_allowance", {"max": most}),))
 
 
+def _going_on(session: InteractiveSession) -> InteractiveSession | None:
+    """As it is now that nobody else can launch for this person."""
+    return continuation_of(InteractiveSession.objects.get(pk=session.pk))
+
+
 def create_session(
     *,
     owner: User,
@@ -95,14 +101,16 @@ def create_session(
 ) -> InteractiveSession:
     """A new session in state ``submitting``; a worker is told after the commit.
 
-    ``continuing``: the owner's session whose work it goes on with. Raises LaunchRefused as ``refuse_above_limit``
-    does, or at the field ``hours``; ValueError for somebody else's session. Two launches at once are put in order by
-    a lock on the person's row.
+    ``continuing``: the owner's session whose work it goes on with; where another one does already, that one is
+    returned. Raises LaunchRefused as ``refuse_above_limit`` does, or at the field ``hours``; ValueError for somebody
+    else's session. Two launches at once are put in order by a lock on the person's row.
     """
     if continuing is not None and continuing.owner_id != owner.pk:
         raise ValueError(f"{continuing.pk} is not a session of {owner.username}")
     with transaction.atomic():
         locked = User.objects.select_for_update().get(pk=owner.pk)
+        if continuing is not None and (going_on := _going_on(continuing)) is not None:
+            return going_on
         refuse_above_limit(locked, app=app, cluster=cluster, continuing=continuing)
         _refuse_above_hours(locked, app, cluster, choices)
         session = InteractiveSession(
@@ -133,6 +141,10 @@ def create_session(
             address=address,
             session_id=session.id,
         )
+        if continuing is not None:
+            event = events.SessionContinued(by=session.id)
+            record(event, actor=locked.username, address=address, session_id=continuing.id)
+            dispatch.tell_browsers(continuing)
         dispatch.submit(session.id)
         dispatch.tell_browsers(session)
     return session

@@ -13,6 +13,7 @@ from launcher.connection import Connection
 from launcher.models import InteractiveSession, NoticeKind
 from launcher.monitor import Decision
 from launcher.schedulers.base import JobState, JobStatus
+from launcher.services.extending import is_settled_by, settle
 from launcher.services.moves import PORTAL_ITSELF, end, move
 from launcher.services.noticing import tell_owner
 from launcher.services.stopping import ask_for_end
@@ -72,11 +73,13 @@ def _take_in(session: InteractiveSession, answer: Answer) -> list[Entry]:
         copy_status(session, status)
     if decision.move_to is not None:
         move(session, decision.move_to)
-    if status is None or not _has_started(session, status):
-        return []
-    session.started_at = session.polled_at
-    started = events.SessionStarted(execution_host=session.execution_host)
-    return [Entry(started, actor=session.username, session_id=session.pk)]
+    facts: list[events.Event] = []
+    if status is not None and _has_started(session, status):
+        session.started_at = session.polled_at
+        facts.append(events.SessionStarted(execution_host=session.execution_host))
+    if status is not None and (extended := settle(session, status)) is not None:
+        facts.append(extended)
+    return [Entry(fact, actor=session.username, session_id=session.pk) for fact in facts]
 
 
 def _end_late_start(session: InteractiveSession, answer: Answer) -> None:
@@ -98,7 +101,7 @@ def says_nothing_new(session: InteractiveSession, *, status: JobStatus | None, d
         return False
     if session.unreachable_since is not None or session.missing_count != decision.missing_count:
         return False
-    if has_left_its_place(session, status) or _has_started(session, status):
+    if has_left_its_place(session, status) or _has_started(session, status) or is_settled_by(session, status):
         return False
     before = dict(vars(session))
     copy_status(session, status)
@@ -159,6 +162,8 @@ def copy_status(session: InteractiveSession, status: JobStatus) -> None:
         session.run_count = max(0, min(status.run_count, 2**31 - 1))
     if status.memory_used_mib is not None:
         session.memory_used_mib = min(status.memory_used_mib, 2**31 - 1)
+    if status.walltime_seconds is not None:
+        session.walltime_seconds = min(status.walltime_seconds, 10**8)
     if status.started_at is not None and status.walltime_seconds is not None:
         session.walltime_ends_at = status.started_at + dt.timedelta(seconds=min(status.walltime_seconds, 10**8))
     if status.exit_status is not None:
@@ -173,6 +178,7 @@ def _shown(session: InteractiveSession) -> tuple[object, ...]:
         session.job_comment,
         session.execution_host,
         session.estimated_start_at,
+        session.walltime_seconds,
         session.walltime_ends_at,
         session.unreachable_since,
         session.server_at,

@@ -83,7 +83,7 @@ def connect(request: HttpRequest, session_id: str) -> HttpResponse:
         raise Http404
     if not session.is_live:
         return redirect("launcher:session", session_id=session.pk)
-    return _enter(request, session)
+    return _enter(request, session, wanted=selectors.opening_page(session))
 
 
 def _enter(request: HttpRequest, session: InteractiveSession, *, wanted: str = "") -> HttpResponse:

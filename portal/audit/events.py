@@ -128,6 +128,49 @@ class SessionConnected(Event):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class SessionExtensionRequested(Event):
+    """Its owner asked for more time: ``walltime_seconds`` in all. Not recorded: that they asked again for the same."""
+
+    NAME: ClassVar[str] = "session.extension_requested"
+    LABEL: ClassVar[StrPromise] = _("More time asked for")
+    walltime_seconds: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionExtended(Event):
+    """The scheduler lets the job run for ``walltime_seconds`` in all. Not recorded: the account that asked it."""
+
+    NAME: ClassVar[str] = "session.extended"
+    LABEL: ClassVar[StrPromise] = _("Session extended")
+    walltime_seconds: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionExtensionRefused(Event):
+    """The scheduler, or the login host, refused the extension to ``walltime_seconds`` in all.
+
+    ``code`` is the key of the sentence people read. Not recorded: the scheduler's own words.
+    """
+
+    NAME: ClassVar[str] = "session.extension_refused"
+    LABEL: ClassVar[StrPromise] = _("Extension refused")
+    walltime_seconds: int
+    code: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionContinued(Event):
+    """Its owner launched a further session that goes on with this one's work: ``by``. This one runs on.
+
+    Not recorded: the notebook in which the owner was.
+    """
+
+    NAME: ClassVar[str] = "session.continued"
+    LABEL: ClassVar[StrPromise] = _("Continued in a new session")
+    by: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class SessionStopRequested(Event):
     """Somebody, or a rule, asked for the session's end. Not recorded: what was open in it."""
 

@@ -1,4 +1,4 @@
-"""A worker process that submits one session, or polls its cluster, and dies by SIGKILL on the way: no goodbye.
+"""A worker process that submits or extends a session, or polls its cluster, and dies by SIGKILL on the way: no goodbye.
 
     python -m tests.integration.crashing_worker POINT SESSION_ID
 
@@ -17,6 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 import django
+
+EXTENDING = ("wished", "understood_extension", "before_extended")
+"""Points on the way to an extension."""
 
 
 def die(*_arguments: object) -> None:
@@ -50,7 +53,7 @@ def arm(point: str) -> None:
     from launcher import dispatch, services
     from launcher.flows import poll_ask
     from launcher.schedulers.pbs import PBS
-    from launcher.services import submitting
+    from launcher.services import extending, submitting
     from launcher.ssh import commands
     from launcher.ssh.files import RemoteFiles
 
@@ -81,6 +84,12 @@ def arm(point: str) -> None:
             die_after(dispatch, "_hurry")
         case "polling":
             die_after(poll_ask, "_status")
+        case "wished":
+            die_after(services, "ask_extension")
+        case "understood_extension":
+            die_after(PBS, "parse_extend")
+        case "before_extended":
+            die_after(extending, "record", only=lambda event, **_keywords: event.NAME == "session.extended")
         case "hung":
             pass
         case _:
@@ -92,11 +101,17 @@ def main() -> None:
     point, session_id = sys.argv[1:]
     django.setup()
     arm(point)
+    from launcher.flows.extend import extend
     from launcher.flows.poll import poll
     from launcher.flows.submit import submit
+    from launcher.models import InteractiveSession
 
     if point == "polling":
         poll("demo")
+    if point in EXTENDING:
+        session = InteractiveSession.objects.select_related("owner").get(pk=session_id)
+        assert session.owner is not None
+        extend(session=session, user=session.owner, address="")
     submit(session_id)
 
 

@@ -52,13 +52,18 @@ def database_url() -> str:
     return urlsplit(conf().database)._replace(path=f"/{name}").geturl()
 
 
+def worker_environment() -> dict[str, str]:
+    """The environment of a process that works on the test's database."""
+    return os.environ | {"DJANGO_SETTINGS_MODULE": "portal.settings", "PORTAL_DATABASE_URL": database_url()}
+
+
 @contextmanager
 def worker(session: InteractiveSession, point: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process that submits the session and is killed at ``point``; not left behind."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.integration.crashing_worker", point, session.id],
         cwd=PROJECT,
-        env=os.environ | {"DJANGO_SETTINGS_MODULE": "portal.settings", "PORTAL_DATABASE_URL": database_url()},
+        env=worker_environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
