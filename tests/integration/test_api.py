@@ -544,6 +544,8 @@ def test_description_names_every_endpoint_and_both_ways_in() -> None:
         "/api/v1/apps/{app_id}",
         "/api/v1/sessions",
         "/api/v1/sessions/{session_id}",
+        "/api/v1/sessions/{session_id}/continue",
+        "/api/v1/sessions/{session_id}/extend",
         "/api/v1/sessions/{session_id}/stop",
     }
     schemes = description["components"]["securitySchemes"]
