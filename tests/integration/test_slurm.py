@@ -12,6 +12,7 @@ from launcher import parts, services
 from launcher.catalog import LaunchChoices
 from launcher.fits import impossible, room
 from launcher.flows.cancel import cancel
+from launcher.flows.extend import extend
 from launcher.flows.facts import facts_of
 from launcher.flows.launch import launch
 from launcher.flows.poll import poll
@@ -260,3 +261,17 @@ def test_slurms_own_facts_say_what_can_never_run_and_what_is_free(slurm: SlurmSi
     assert impossible(facts, asked) == ()
     assert [mistake.field for mistake in impossible(facts, replace(asked, cores=most + 1))] == ["cores"]
     assert room(facts, queue=asked.queue, cores=1, memory_mib=64, gpus=0) is not None
+
+
+@pytest.mark.parametrize("operator", ["alice", "bob"])
+def test_slurm_lets_no_ordinary_account_lengthen_a_running_job(slurm: SlurmSite, alice: User, operator: str) -> None:
+    (FOLDER / "clusters.toml").write_text(slurm.toml(extend_times=1, operator=operator), encoding="utf-8")
+    parts.forget()
+    session = submitted(alice)
+    wait_for(lambda: one_round(session).walltime_ends_at is not None and session.started_at, what="the job to run")
+    extend(session=session, user=alice, address="")
+    session.refresh_from_db()
+    limit = slurm.root("squeue", "--noheader", "--format=%l", f"--job={session.job_id}").strip()
+    assert (limit, session.extensions) == ("1:00:00", 0)
+    assert session.extension_refused == "scheduler.not_permitted"
+    assert session.extending_to_seconds is None
