@@ -87,6 +87,16 @@ def poll_is_due(cluster_id: str) -> bool:
     return cache.get(_next_poll_key(cluster_id)) is None
 
 
+def look_again_in(cluster_id: str, seconds: float) -> None:
+    """The next round of looks at whether this cluster's sessions are used is due in so many seconds."""
+    cache.set(f"activity:next:{cluster_id}", 1, timeout=max(1, seconds))
+
+
+def look_is_due(cluster_id: str) -> bool:
+    """Whether it is time to look whether this cluster's sessions are used."""
+    return cache.get(f"activity:next:{cluster_id}") is None
+
+
 def tell_browsers(*sessions: InteractiveSession) -> None:
     """Tell the owners' open pages, and those who watch all sessions, that these changed: one message for each group."""
     if not sessions:

@@ -50,7 +50,7 @@ class ScriptContext:
     base_url: str  # "/" or "/s/<id>/"
     listen_address: str  # empty: every interface of the execution host
     choices: LaunchChoices
-    idle_stop_seconds: int  # 0: never
+    idle_stop_seconds: int  # the job's own rule, for when the portal is away (launcher.idle); 0: never
     portal_name: str
 
 

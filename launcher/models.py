@@ -67,6 +67,7 @@ class InteractiveSession(models.Model):
     )  # the session whose work this one goes on with
     active_at = models.DateTimeField(null=True, blank=True)  # somebody's work in it was last seen
     activity_check_at = models.DateTimeField(null=True, blank=True)  # when to look for work again
+    idle_stop_at = models.DateTimeField(null=True, blank=True)  # the stop its owner was told of: nobody uses it
     last_path = models.CharField(max_length=1024, blank=True)  # the notebook last worked in, as its server names it
 
     folder = models.CharField(max_length=1024, blank=True)  # absolute path on the cluster

@@ -7,6 +7,7 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.core.cache import cache
 
 from launcher import dispatch, grants, services
+from launcher.flows import activity as activity_flow
 from launcher.flows import cancel as cancel_flow
 from launcher.flows import cleanup as cleanup_flow
 from launcher.flows import extend as extend_flow
@@ -46,14 +47,23 @@ def poll(cluster_id: str) -> None:
     poll_flow.poll(cluster_id)
 
 
+@shared_task(name="launcher.look_around", ignore_result=True)
+def look_around(cluster_id: str) -> None:
+    """Look whether this cluster's sessions are used."""
+    activity_flow.look_around(cluster_id)
+
+
 @shared_task(name="launcher.tick", ignore_result=True)
 def tick() -> None:
-    """Beat's message of every second: start the poll rounds that are due."""
+    """Beat's message of every second: start the rounds that are due."""
     cache.set(WORKER_SEEN, 1, WORKER_SEEN_SECONDS)
     for cluster_id in clusters():
         if dispatch.poll_is_due(cluster_id):
             dispatch.poll_again_in(cluster_id, POLL_EXPIRES_SECONDS)  # one message at a time is enough
             poll.apply_async(args=[cluster_id], expires=POLL_EXPIRES_SECONDS)
+        if dispatch.look_is_due(cluster_id):
+            dispatch.look_again_in(cluster_id, POLL_EXPIRES_SECONDS)
+            look_around.apply_async(args=[cluster_id], expires=POLL_EXPIRES_SECONDS)
     services.record_clusters_gone(set(clusters()))
     services.end_without_cluster(set(clusters()))
 

@@ -18,6 +18,7 @@ urlpatterns = [
     path("sessions/<slug:session_id>/", sessions.session, name="session"),
     path("sessions/<slug:session_id>/live/", sessions.session_live, name="session-live"),
     path("sessions/<slug:session_id>/connect/", sessions.connect, name="connect"),
+    path("sessions/<slug:session_id>/keep/", sessions.keep, name="keep"),
     path("sessions/<slug:session_id>/stop/", sessions.stop, name="stop"),
     path("sessions/<slug:session_id>/give-up/", sessions.give_up, name="give-up"),
     path("sessions/<slug:session_id>/extend/", more_time.extend, name="extend"),

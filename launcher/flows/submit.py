@@ -16,6 +16,7 @@ from launcher import services
 from launcher.catalog import LaunchChoices
 from launcher.clusters import Cluster
 from launcher.flows.ask import ask
+from launcher.idle import backstop_seconds, limit_seconds
 from launcher.jobscript import JobScriptError, ScriptContext, render, session_files
 from launcher.models import InteractiveSession
 from launcher.parts import apps, clusters, hands, hands_loop
@@ -188,7 +189,7 @@ def _job(session: InteractiveSession, cluster: Cluster, folder: str) -> tuple[Jo
         base_url=session.base_url,
         listen_address=cluster.listen_address,
         choices=choices,
-        idle_stop_seconds=app.idle_stop_seconds,
+        idle_stop_seconds=backstop_seconds(limit_seconds(app, cluster)),
         portal_name=conf().site_name,
     )
     request = JobRequest(

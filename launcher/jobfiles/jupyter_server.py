@@ -27,6 +27,8 @@ import traceback
 
 EXIT_TOO_OLD = 76
 EXIT_CONFIG_FAILED = 78
+LOOK_HEADER = "X-Footbridge-Look"  # the portal asks whether anybody works here
+LOOKS = []  # when it last did
 LONGEST_SOCKET_PATH = 100  # Linux takes 107 bytes; "-ipc-5" and the like come at the end
 
 
@@ -83,7 +85,7 @@ def set_common(section):
     section.quit_button = False  # the portal's Stop ends the job, and says what it does
     section.allow_remote_access = True  # the browser asks for the portal's name, not for this computer's
     section.trust_xheaders = True  # the portal says who asks, and whether it was by https
-    section.shutdown_no_activity_timeout = SETTINGS["idle_stop_seconds"]
+    section.shutdown_no_activity_timeout = 0  # see watch_idleness
     # What a user's own settings could say that would lock the portal out, or let others in:
     section.certfile = section.keyfile = section.client_ca = ""
     section.disable_check_xsrf = False
@@ -91,18 +93,76 @@ def set_common(section):
     section.allow_credentials = False
 
 
-def set_idle_rule(config):
-    """End kernels and terminals that nobody has used for long, so that the server may end itself.
+def count_only_work(app):
+    """Have Jupyter's ``last_activity`` tell of people's work, and not of pages that are merely open.
 
-    A kernel with a page open at it stays: while pages are open the portal is there, and its own rule holds.
+    Each JupyterLab tab asks for lists and writes its layout every ten seconds, and every answer counts as activity.
+    Here only what changes files, kernels, notebooks' sessions and terminals does: below ``api/``, and no GET.
+    Looks of the portal are remembered, see ``watch_idleness``.
     """
-    seconds = SETTINGS["idle_stop_seconds"]
-    if seconds:
-        config.MappingKernelManager.cull_idle_timeout = seconds
-        config.MappingKernelManager.cull_interval = max(1, min(60, seconds // 4))
-        config.MappingKernelManager.cull_connected = False
-        config.MappingKernelManager.cull_busy = False
-        config.TerminalManager.cull_inactive_timeout = seconds
+    if is_classic(app):
+        from notebook.base.handlers import APIHandler
+    else:
+        from jupyter_server.base.handlers import APIHandler
+    update = getattr(APIHandler, "update_api_activity", None)
+    if update is None:
+        return  # a server of that age does not count requests
+
+    def update_if_work(self):
+        request = self.request
+        is_known = any(getattr(self, name, None) for name in ("_jupyter_current_user", "_user_cache", "_current_user"))
+        if is_known and request.headers.get(LOOK_HEADER):
+            LOOKS[:] = [now()]
+        elif request.method not in ("GET", "HEAD", "OPTIONS") and request.path.startswith(app.base_url + "api/"):
+            update(self)
+
+    APIHandler.update_api_activity = update_if_work
+
+
+def now():
+    """Seconds, as Jupyter's own times have them."""
+    import time
+
+    return time.time()
+
+
+def unused_seconds(app):
+    """How long nobody has used the server; 0 while a kernel computes. Raises whatever a strange server makes of it."""
+    settings, kernels = app.web_app.settings, app.kernel_manager
+    moments = [app.web_app.last_activity().timestamp()]
+    for kernel_id in kernels.list_kernel_ids():
+        kernel = kernels.get_kernel(kernel_id)
+        if kernel.execution_state == "busy":
+            return 0
+        moments.append(kernel.last_activity.timestamp())
+    for terminal in list(getattr(settings.get("terminal_manager"), "terminals", {}).values()):
+        moments.append(terminal.last_activity.timestamp())
+    return now() - max(moments)
+
+
+def watch_idleness(app):
+    """End a server that nobody uses and that the portal does not look after, and leave a mark in the log.
+
+    The portal looks more often than this and stops the session itself, after a warning. Called when the loop runs.
+    """
+    from tornado.ioloop import PeriodicCallback
+
+    limit = SETTINGS["idle_stop_seconds"]
+    if not limit:
+        return
+
+    def look():
+        try:
+            unused = min([unused_seconds(app)] + [now() - at for at in LOOKS])
+        except Exception:
+            return  # what cannot be known is no reason to stop
+        if unused > limit:
+            watch.stop()
+            mark("ended=idle")
+            app.stop()
+
+    watch = PeriodicCallback(look, 1000 * max(1, min(60, limit // 4)))
+    watch.start()
 
 
 def identity_provider():
@@ -231,6 +291,7 @@ def tell_portal(app, port, server, flavor):
         traceback.print_exc()
         give_up(EXIT_CONFIG_FAILED, "config_failed", "The connection file could not be written.")
     mark("step=listening")
+    watch_idleness(app)
 
 
 def mark(text):
@@ -282,26 +343,6 @@ def talk_through_sockets():
     KernelManager.__init__ = init_with_sockets
 
 
-def tell_when_idle(app):
-    """Leave a mark in the log when the server ends itself because nobody uses it."""
-    check, stop = app.shutdown_no_activity, app.stop
-    checking = []
-
-    def check_and_remember():
-        checking.append(True)
-        try:
-            return check()
-        finally:
-            checking.pop()
-
-    def stop_and_tell(*args, **kwargs):
-        if checking:
-            mark("ended=idle")
-        return stop(*args, **kwargs)
-
-    app.shutdown_no_activity, app.stop = check_and_remember, stop_and_tell
-
-
 def never_miss_the_end(app):
     """Handle the request to stop in the server's loop.
 
@@ -341,7 +382,6 @@ def configure(config, app):
     server, flavor = describe(app)
     section = config.NotebookApp if is_classic(app) else config.ServerApp
     set_common(section)
-    set_idle_rule(config)
     if is_classic(app):
         section.notebook_dir = os.getcwd()
     else:
@@ -362,7 +402,7 @@ def configure(config, app):
     use_free_port(app, server, flavor)
     answer_at_once()
     talk_through_sockets()
-    tell_when_idle(app)
+    count_only_work(app)
     never_miss_the_end(app)
     interrupts_work()
     forget_spared_imports()

@@ -21,6 +21,7 @@ from launcher.services.facts import (
     record_host_key_rejected,
     record_last_path,
 )
+from launcher.services.idling import Look, keep_running, plan_looks, record_look
 from launcher.services.launching import LaunchRefused, create_session, limit_refusal, refuse_above_limit
 from launcher.services.noticing import (
     claim_mail,
@@ -70,6 +71,7 @@ __all__ = [
     "ExtensionRefused",
     "LaunchRefused",
     "ask_extension",
+    "Look",
     "claim_mail",
     "claim_submission",
     "create_session",
@@ -79,8 +81,10 @@ __all__ = [
     "give_up_mail",
     "give_up_stopping",
     "has_left_its_place",
+    "keep_running",
     "limit_refusal",
     "needs_cancel",
+    "plan_looks",
     "record_access_denied",
     "record_answers",
     "record_cancelled",
@@ -91,6 +95,7 @@ __all__ = [
     "record_heard",
     "record_host_key_rejected",
     "record_last_path",
+    "record_look",
     "record_mailed",
     "record_not_submitted",
     "record_ready",

@@ -144,6 +144,7 @@ def _forget_place(session: InteractiveSession) -> None:
     """Another person's server may listen there soon, and must not get the session's secret."""
     session.started_at = session.server_at = session.ready_at = None
     session.upstream_host, session.upstream_port = "", None
+    session.active_at = session.activity_check_at = session.idle_stop_at = None
     dispatch.drop_access(session_id=session.id)
 
 

@@ -143,3 +143,16 @@ def give_up(request: HttpRequest, session_id: str) -> HttpResponse:
         raise Http404
     services.give_up(session=session, actor=user, address=address_of(request))
     return redirect("launcher:session", session_id=session.pk)
+
+
+@login_required
+@require_POST
+def keep(request: HttpRequest, session_id: str) -> HttpResponse:
+    """Keep the session running though nobody has used it."""
+    session = session_or_404(request, session_id)
+    user = signed_in_user(request)
+    if not selectors.may_open(user, session):
+        note_denied(request, session, "not_owner")
+        raise Http404
+    services.keep_running(session=session, actor=user, address=address_of(request))
+    return redirect("launcher:session", session_id=session.pk)

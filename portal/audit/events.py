@@ -193,6 +193,14 @@ class SessionGivenUp(Event):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class SessionKeptRunning(Event):
+    """The owner of a session that nobody had used asked to keep it. Not recorded: when it had been used last."""
+
+    NAME: ClassVar[str] = "session.kept_running"
+    LABEL: ClassVar[StrPromise] = _("Kept running though unused")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class SessionCancelled(Event):
     """The scheduler accepted the cancellation of the job. Not recorded: its answer."""
 

@@ -24,6 +24,7 @@ RECORDED = {
     "session.folder_removed": (1, {}),
     "session.ended": (1, {"reason": "str", "code": "str", "exit_status": "int | None", "job_id": "str"}),
     "session.job_adopted": (1, {"job_id": "str"}),
+    "session.kept_running": (1, {}),
     "session.launched": (
         1,
         {

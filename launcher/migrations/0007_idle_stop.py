@@ -1,0 +1,13 @@
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    dependencies = [("launcher", "0006_mail_of_notices")]
+
+    operations = [
+        migrations.AddField(
+            model_name="interactivesession",
+            name="idle_stop_at",
+            field=models.DateTimeField(blank=True, null=True),
+        ),
+    ]
