@@ -13,9 +13,10 @@ from django.utils.translation import ngettext
 from launcher import clusterwords, endwarnings, notice_wording, wording
 from launcher.catalog import LaunchChoices
 from launcher.figures import last_round
+from launcher.idle import limit_seconds
 from launcher.models import InteractiveSession
 from launcher.more_time import MoreTime, more_time_of
-from launcher.parts import apps
+from launcher.parts import apps, clusters
 from launcher.schedulers.base import JobState
 from launcher.states import SessionState
 from portal.accounts.models import User
@@ -65,6 +66,10 @@ class SessionCard:
     asked_again_at: dt.datetime | None  # while the cluster does not answer
     likely_start_at: dt.datetime | None  # while it waits, where the scheduler says so
     can_never_run: bool  # the scheduler says so
+    idle_rule: str  # "Stops when unused for 2 hours."; empty where there is no such rule
+    unused_since: dt.datetime | None  # set once it has been announced
+    idle_stop_at: dt.datetime | None  # that it will be stopped then
+    can_keep: bool
     end_sentence: str
     end_cure: str  # also of one that can never start
     details: str  # the scheduler's own words
@@ -101,7 +106,8 @@ def card_of(session: InteractiveSession, viewer: User | None = None) -> SessionC
     is_owner = viewer is None or viewer.pk == session.owner_id
     time_left, share = _time_left(session, choices)
     tone = "bad" if session.end_reason in _BAD_ENDINGS else _TONES[state]
-    if session.unreachable_since is not None:
+    idle_stop_at = session.idle_stop_at if state is SessionState.READY else None
+    if session.unreachable_since is not None or idle_stop_at is not None:
         tone = "warn"
     waits = state is SessionState.QUEUED and session.stop_requested_at is None
     can_never_run = waits and clusterwords.can_never_run(session)
@@ -135,6 +141,10 @@ def card_of(session: InteractiveSession, viewer: User | None = None) -> SessionC
         asked_again_at=_asked_again_at(session),
         likely_start_at=_likely_start_at(session) if waits and not can_never_run else None,
         can_never_run=can_never_run,
+        idle_rule=_idle_rule(session),
+        unused_since=session.active_at if idle_stop_at else None,
+        idle_stop_at=idle_stop_at,
+        can_keep=idle_stop_at is not None and is_owner,
         end_sentence=wording.end_sentence(session) if state is SessionState.ENDED else "",
         end_cure=_cure(session, can_never_run=can_never_run),
         details=session.end_detail or session.job_comment,
@@ -174,6 +184,13 @@ def _warn_seconds(session: InteractiveSession) -> int:
         return SHORT_SECONDS
     minutes = endwarnings.minutes_for(owner.warn_minutes, whole=ends_at - begun_at)
     return minutes[0] * 60 if minutes else SHORT_SECONDS
+
+
+def _idle_rule(session: InteractiveSession) -> str:
+    limit = limit_seconds(apps().get(session.app), clusters().get(session.cluster))
+    if session.state != SessionState.READY or not limit:
+        return ""
+    return _("Stops when unused for %(time)s.") % {"time": wording.duration_text(max(60, limit))}
 
 
 def _state_text(session: InteractiveSession) -> str:

@@ -7,7 +7,7 @@ notice to the owner. Only a fresh look at that time or later stops the session.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -28,7 +28,7 @@ ROWS_AT_ONCE = 200
 """Rows that one statement changes; older releases of SQLite take 999 values at most."""
 FRESH_SECONDS = 60
 """A look that is older than this stops nothing."""
-KEPT_AGAIN_SECONDS = 10
+KEPT_AGAIN_SECONDS = 60
 """Who asks twice in a row to keep a session asks once."""
 
 
@@ -57,10 +57,7 @@ def record_look(session: InteractiveSession, look: Look, *, limit: int) -> None:
     if outcome is not None and (outcome.step is not Step.WAIT or outcome.stop_at != session.idle_stop_at):
         _record_news(session.pk, look, limit)
         return
-    if outcome is None:
-        check_at = look.at + dt.timedelta(seconds=retry_seconds(limit))
-    else:
-        check_at = outcome.check_at
+    check_at = now() + dt.timedelta(seconds=retry_seconds(limit)) if outcome is None else outcome.check_at
     # whoever has changed it meanwhile knows better
     same = InteractiveSession.objects.filter(pk=session.pk, state=SessionState.READY, active_at=session.active_at)
     same.update(active_at=_work_seen_at(session, look), activity_check_at=check_at)
@@ -73,7 +70,8 @@ def keep_running(*, session: InteractiveSession, actor: User, address: str) -> N
         if locked.state != SessionState.READY or locked.stop_requested_at is not None:
             return
         moment = now()
-        if locked.active_at is not None and moment - locked.active_at < dt.timedelta(seconds=KEPT_AGAIN_SECONDS):
+        just_used = moment - _used_at(locked) < dt.timedelta(seconds=KEPT_AGAIN_SECONDS)
+        if locked.idle_stop_at is None and just_used:
             return
         # The next look stays where it is: each one puts off the job's own rule, so they must not lie too far apart.
         locked.active_at, locked.idle_stop_at = moment, None
