@@ -14,7 +14,7 @@ from launcher import clusterwords, endwarnings, notice_wording, wording
 from launcher.catalog import LaunchChoices
 from launcher.figures import last_round
 from launcher.idle import limit_seconds
-from launcher.models import InteractiveSession
+from launcher.models import InteractiveSession, NoticeKind
 from launcher.more_time import MoreTime, more_time_of
 from launcher.parts import apps, clusters
 from launcher.schedulers.base import JobState
@@ -136,7 +136,7 @@ def card_of(session: InteractiveSession, viewer: User | None = None) -> SessionC
         time_left_seconds=time_left,
         time_share=share,
         warn_seconds=_warn_seconds(session),
-        notices=notice_wording.active_texts(session) if state.is_live and is_owner else (),
+        notices=_notices(session, has_own_words=idle_stop_at is not None) if state.is_live and is_owner else (),
         unreachable_since=session.unreachable_since,
         asked_again_at=_asked_again_at(session),
         likely_start_at=_likely_start_at(session) if waits and not can_never_run else None,
@@ -184,6 +184,12 @@ def _warn_seconds(session: InteractiveSession) -> int:
         return SHORT_SECONDS
     minutes = endwarnings.minutes_for(owner.warn_minutes, whole=ends_at - begun_at)
     return minutes[0] * 60 if minutes else SHORT_SECONDS
+
+
+def _notices(session: InteractiveSession, *, has_own_words: bool) -> tuple[notice_wording.NoticeText, ...]:
+    """``has_own_words``: the card itself says, with the button beside it, that the session will be stopped unused."""
+    texts = notice_wording.active_texts(session)
+    return tuple(text for text in texts if text.kind != NoticeKind.IDLE) if has_own_words else texts
 
 
 def _idle_rule(session: InteractiveSession) -> str:
