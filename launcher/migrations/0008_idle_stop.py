@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("launcher", "0006_mail_of_notices")]
+    dependencies = [("launcher", "0007_extension_refused")]
 
     operations = [
         migrations.AddField(
