@@ -13,7 +13,7 @@ from launcher.clusters import Cluster
 from launcher.jobscript import LOG_NAME, SECRET_NAME
 from launcher.models import InteractiveSession
 from launcher.parts import hands
-from launcher.schedulers.base import JobStatus
+from launcher.schedulers.base import JobState, JobStatus
 from launcher.schedulers.endings import Ending, ending
 from launcher.ssh.errors import SSHError
 from launcher.ssh.files import RemoteFiles
@@ -50,9 +50,15 @@ async def find_ending(cluster: Cluster, session: InteractiveSession, status: Job
             log.warning("log_not_read", session=session.id, error=repr(error))
     stopped_by = EndReason(session.stop_reason) if session.stop_reason else None
     found = (None if stopped_by else said_by_script(status, tail)) or ending(
-        status, tail, stopped_by=stopped_by, stop_code=session.end_code
+        status, tail, last_seen=_last_seen(session), stopped_by=stopped_by, stop_code=session.end_code
     )
     return EndingFound(found.reason, found.code, found.params, status.comment if status else "", tail)
+
+
+def _last_seen(session: InteractiveSession) -> JobStatus:
+    """What the row remembers of the job: a scheduler without history forgets it together with its end."""
+    state = JobState(session.job_state or JobState.UNKNOWN)
+    return JobStatus(session.job_id, state, owner=session.username, comment=session.job_comment)
 
 
 def said_by_script(status: JobStatus | None, tail: str) -> Ending | None:

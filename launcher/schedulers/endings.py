@@ -141,11 +141,17 @@ _SIGNALLED = re.compile(r"received signal 15, stopping")  # Jupyter's words
 
 
 def ending(
-    status: JobStatus | None, log_tail: str, *, stopped_by: EndReason | None = None, stop_code: str = ""
+    status: JobStatus | None,
+    log_tail: str,
+    *,
+    last_seen: JobStatus | None = None,
+    stopped_by: EndReason | None = None,
+    stop_code: str = "",
 ) -> Ending:
     """The end of a job.
 
-    ``status``: the scheduler's last word, ``None`` when it does not know the job any more. ``stopped_by``:
+    ``status``: the scheduler's last word, ``None`` when it does not know the job any more; ``last_seen``: what it said
+    before that, while the job was there. ``stopped_by``:
     the reason that the portal's own stop request stands for, with its ``stop_code``. A request that stands
     for a failure (the server did not answer in time) gives way to a cause that the log names.
     """
@@ -154,7 +160,8 @@ def ending(
         found = _cause(lines) if stopped_by is EndReason.FAILED else None
         return found or Ending(stopped_by, stop_code or f"ended.{stopped_by}")
     if status is None:
-        return _limit(lines) or _cause(lines) or _without_status(lines)
+        deleted = _deleted(last_seen) if last_seen is not None and _DELETED.search(last_seen.comment) else None
+        return _limit(lines) or deleted or _cause(lines) or _without_status(lines)
     return (
         _scheduler_ended(status)
         # A kernel may run out of memory, and the session go on for hours and end well.

@@ -209,3 +209,18 @@ def test_a_hostile_log_costs_little(line: str) -> None:
     started = time.perf_counter()
     ending(finished(1), "\n".join([line] * 50))
     assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize(("by", "reason"), [("alice", EndReason.STOPPED_BY_USER), ("root", EndReason.STOPPED_BY_ADMIN)])
+def test_a_job_that_is_forgotten_at_its_end_was_deleted_if_the_last_comment_said_so(by: str, reason: EndReason) -> None:
+    comment = f"Job run at Mon Nov 23 at 08:43 on (node01:ncpus=1:mem=1048576kb) and terminated by {by}@pbs01"
+    seen = JobStatus("1.a", JobState.RUNNING, owner="alice", comment=comment)
+    log = "footbridge: step=ended at=1795423436\nThe job script ends with status 143.\n"
+    found = ending(None, log, last_seen=seen)
+    assert (found.reason, found.code, found.params) == (reason, "ended.deleted_outside", {"by": by})
+
+
+def test_a_forgotten_job_of_which_nothing_was_said_is_told_by_its_log() -> None:
+    seen = JobStatus("1.a", JobState.RUNNING, owner="alice", comment="Job run at Mon Nov 23 at 08:43")
+    found = ending(None, "The job script ends with status 3.\n", last_seen=seen)
+    assert (found.code, found.params) == ("ended.exit", {"exit_status": 3})
