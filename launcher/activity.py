@@ -2,8 +2,8 @@
 
 Three answers are asked for: ``api/status``, ``api/kernels`` and ``api/terminals``. A kernel that computes is work now,
 however long it has printed nothing. A program in a terminal is seen by what it prints, and by nothing else. Where the
-session runs our own configuration of Jupyter, an open page without anybody in front of it does not count (``launcher/jobfiles/jupyter_server.py``). Whatever is not understood is not known, and
-what is not known is never idle.
+session runs our own configuration of Jupyter, an open page without anybody in front of it does not count
+(``launcher/jobfiles/jupyter_server.py``). Whatever is not understood is not known, and what is not known is never idle.
 """
 
 from __future__ import annotations
