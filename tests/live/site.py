@@ -18,7 +18,16 @@ from tests.conftest import toml_value
 PREFIX = "FOOTBRIDGE_LIVE_"
 CLUSTER_ID = "live"
 NEEDED = ("HOST", "HOST_KEY", "USER", "OTHER_USER", "COMMANDS", "QUEUE", "EXECUTION_HOST")
-USUAL = {"PORT": "22", "PASSWORD": "", "OTHER_PASSWORD": "", "CA_KEY": "", "SCHEDULER": "pbs", "ENVIRONMENT": "default"}
+USUAL = {
+    "PORT": "22",
+    "PASSWORD": "",
+    "OTHER_PASSWORD": "",
+    "CA_KEY": "",
+    "SCHEDULER": "pbs",
+    "ENVIRONMENT": "default",
+    "OPERATOR": "",
+    "OPERATOR_PASSWORD": "",
+}
 COMMAND_SECONDS = 30
 
 
@@ -65,6 +74,11 @@ class LiveSite:
         return self.values["PASSWORD"]
 
     @property
+    def operator(self) -> str:
+        """An account that sees all jobs and may lengthen them; empty where there is none."""
+        return self.values["OPERATOR"]
+
+    @property
     def execution_host(self) -> str:
         """Where jobs run, as the scheduler names it."""
         return self.values["EXECUTION_HOST"]
@@ -79,7 +93,13 @@ class LiveSite:
         """What the portal acts with: certificates of a CA that the login host trusts, or the accounts' passwords."""
         if self.values["CA_KEY"]:
             return CertificateCredential(load_user_ca(Path(self.values["CA_KEY"])), portal_name="live suite")
-        return Passwords({self.user: self.password, self.other_user: self.values["OTHER_PASSWORD"]})
+        return Passwords(
+            {
+                self.user: self.password,
+                self.other_user: self.values["OTHER_PASSWORD"],
+                self.operator: self.values["OPERATOR_PASSWORD"],
+            }
+        )
 
     def toml(self, **changes: object) -> str:
         """The clusters file."""
