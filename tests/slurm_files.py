@@ -4,12 +4,13 @@ the script that sets its namespaces up."""
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ HOST = "node1"
 """The name of the login host and of the one execution host, inside."""
 PARTITION = "work"
 FIRST_USER_ID = 54_321
+OPERATOR = "slurmoper"
+"""The account that the controller runs as: it sees all jobs and may lengthen them, as an operator of a site may."""
 USUAL_PATIENCE_SECONDS = 10
 """How long a Slurm command tries to reach its controller; ten is Slurm's own value."""
 
@@ -28,7 +31,7 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller_port}
 SlurmdPort={daemon_port}
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
-SlurmUser=root
+SlurmUser={operator}
 SlurmdUser=root
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
@@ -76,6 +79,9 @@ mkdir /run/munge /run/sshd /run/kept
 {mounts}
 munged --force --key-file="$folder/munge/key" --seed-file="$folder/munge/seed" --pid-file=/run/munge/pid \\
   --log-file="$folder/log/munged.log"
+chown -R {operator} "$folder/state" "$folder/log"
+touch /run/slurmctld.pid
+chown {operator} /run/slurmctld.pid
 slurmctld
 slurmd
 "$(command -v sshd)" -f "$folder/etc/sshd_config" -E "$folder/log/sshd.log"
@@ -114,6 +120,7 @@ class SlurmFolder:
         text = _SLURM_CONF.format(
             host=HOST,
             folder=self.root,
+            operator=OPERATOR,
             partition=PARTITION,
             controller_port=self.controller_port,
             daemon_port=self.daemon_port,
@@ -127,8 +134,9 @@ class SlurmFolder:
 
     def _write_accounts(self, etc: Path, accounts: Mapping[str, str]) -> None:
         """The machine's accounts with ours behind them: Debian's own are needed by its programs."""
-        lines = {name: _without(Path("/etc") / name, accounts) for name in ("passwd", "group", "shadow")}
-        for number, (name, password) in enumerate(accounts.items(), FIRST_USER_ID):
+        lines = {name: _without(Path("/etc") / name, {*accounts, OPERATOR}) for name in ("passwd", "group", "shadow")}
+        everybody = {**accounts, OPERATOR: secrets.token_urlsafe()}
+        for number, (name, password) in enumerate(everybody.items(), FIRST_USER_ID):
             home = self.home(name)
             lines["passwd"].append(f"{name}:x:{number}:{number}:{name.title()}:{home}:/bin/bash")
             lines["group"].append(f"{name}:x:{number}:")
@@ -158,7 +166,7 @@ class SlurmFolder:
         for number, path in enumerate(kept):
             quoted = shlex.quote(str(path))
             mounts += [f"mkdir -p {quoted}", f"mount --bind /run/kept/{number} {quoted}"]
-        return _SET_UP.format(host=HOST, mounts="\n".join(mounts))
+        return _SET_UP.format(host=HOST, operator=OPERATOR, mounts="\n".join(mounts))
 
 
 def _private(path: Path, content: bytes) -> None:
@@ -166,7 +174,7 @@ def _private(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _without(path: Path, names: Mapping[str, str]) -> list[str]:
+def _without(path: Path, names: Collection[str]) -> list[str]:
     return [line for line in path.read_text().splitlines() if line.partition(":")[0] not in names]
 
 

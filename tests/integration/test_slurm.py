@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from portal.accounts.models import User
 from portal.audit.selectors import verify
 from tests.settings import FOLDER
 from tests.slurm import SlurmSite, slurm_site, why_not
-from tests.slurm_files import HOST, PARTITION
+from tests.slurm_files import HOST, OPERATOR, PARTITION
 from tests.story import drive, events_of, one_round, run_cell
 from tests.waiting import wait_for
 
@@ -275,3 +276,19 @@ def test_slurm_lets_no_ordinary_account_lengthen_a_running_job(slurm: SlurmSite,
     assert (limit, session.extensions) == ("1:00:00", 0)
     assert session.extension_refused == "scheduler.not_permitted"
     assert session.extending_to_seconds is None
+
+
+def test_slurms_operator_lengthens_a_running_job(slurm: SlurmSite, alice: User) -> None:
+    text = slurm.toml(extend_times=1, extend_hours=2, operator=OPERATOR)
+    (FOLDER / "clusters.toml").write_text(text, encoding="utf-8")
+    parts.forget()
+    session = submitted(alice)
+    wait_for(lambda: one_round(session).walltime_ends_at is not None and session.started_at, what="the job to run")
+    before = session.walltime_ends_at
+    assert before is not None
+    extend(session=session, user=alice, address="")
+    one_round(session)
+    limit = slurm.root("squeue", "--noheader", "--format=%l", f"--job={session.job_id}").strip()
+    assert (limit, session.extensions, session.extending_to_seconds) == ("3:00:00", 1, None)
+    assert session.walltime_ends_at == before + dt.timedelta(hours=2)
+    assert events_of(session)[-1] == "session.extended"
