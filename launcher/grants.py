@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -86,11 +87,19 @@ def delete_expired() -> None:
     AccessGrant.objects.filter(expires_at__lt=now() - dt.timedelta(days=1)).delete()
 
 
-def revoke_web_session(*, user: User, web_session_key: str) -> None:
-    """Sign-out: every notebook that was entered from this portal session is closed."""
-    digest = sealing.digest(web_session_key)
+def revoke_web_sessions(*, user: User, digests: Collection[str]) -> None:
+    """Sign-out: every notebook that was entered from these portal sessions is closed. ``digests``: of their keys."""
     with contextlib.suppress(RedisError):  # without the cache no code can be redeemed either
-        cache.set(_signed_out_key(digest), 1, 2 * CODE_SECONDS)  # a code that is on its way must not open it again
+        for digest in digests:  # a code that is on its way must not open it again
+            cache.set(_signed_out_key(digest), 1, 2 * CODE_SECONDS)
     with transaction.atomic():
-        AccessGrant.objects.filter(web_session_digest=digest, revoked_at__isnull=True).update(revoked_at=now())
+        grants = AccessGrant.objects.filter(web_session_digest__in=list(digests), revoked_at__isnull=True)
+        grants.update(revoked_at=now())
+        dispatch.drop_access(user_id=user.pk)
+
+
+def revoke_all_of(user: User) -> None:
+    """Every notebook that ``user`` has open anywhere is closed."""
+    with transaction.atomic():
+        AccessGrant.objects.filter(user=user, revoked_at__isnull=True).update(revoked_at=now())
         dispatch.drop_access(user_id=user.pk)

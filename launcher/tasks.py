@@ -16,6 +16,7 @@ from launcher.flows import poll as poll_flow
 from launcher.flows import remind as remind_flow
 from launcher.flows import submit as submit_flow
 from launcher.parts import clusters
+from portal.accounts import web_sessions
 
 WORKER_SEEN = "worker:seen"
 """Key in the shared cache: set while a worker takes beat's messages."""
@@ -73,6 +74,7 @@ def clean_up() -> None:
     """Remove what has been kept long enough: expired sign-ins and grants, and session folders."""
     SessionStore.clear_expired()
     grants.delete_expired()
+    web_sessions.delete_expired()
     cleanup_flow.clean_up()
 
 

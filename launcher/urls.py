@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from launcher.views import administration, limits, more_time, notices, pages, sessions
+from launcher.views import administration, limits, more_time, notices, pages, people, sessions
 
 app_name = "launcher"
 urlpatterns = [
@@ -26,6 +26,8 @@ urlpatterns = [
     path("administration/sessions/", administration.all_sessions, name="admin-sessions"),
     path("administration/clusters/", administration.clusters, name="admin-clusters"),
     path("administration/users/", administration.users, name="admin-users"),
+    path("administration/users/<int:pk>/disable/", people.disable, name="admin-user-disable"),
+    path("administration/users/<int:pk>/enable/", people.enable, name="admin-user-enable"),
     path("administration/limits/", limits.limits, name="admin-limits"),
     path("administration/limits/<int:allowance_id>/remove/", limits.remove, name="admin-limit-remove"),
 ]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from launcher import revocation
+from launcher import live_sockets, revocation
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +71,9 @@ class Front:
             try:
                 async for news in revocation.listen():
                     self._proxy.drop(session_id=news.session_id, user_id=news.user_id)
+                    if not news.session_id:
+                        live_sockets.drop(user_id=news.user_id)
             except Exception as error:
                 log.warning("access_news_interrupted", error=str(error))
-                self._proxy.drop()  # news may have been missed
+                self._proxy.drop()  # news may have been missed; ``listen`` begins with news of everybody
                 await asyncio.sleep(1)

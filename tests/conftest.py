@@ -22,6 +22,7 @@ from django.test import Client
 
 from launcher import parts
 from launcher.democluster.pbs.job import State
+from portal.accounts import web_sessions
 from portal.accounts.models import Role, User
 from tests.settings import FOLDER
 
@@ -178,6 +179,9 @@ def admin(db: None) -> User:
 def _signed_in(user: User) -> Client:
     client = Client()
     client.force_login(user, backend="portal.accounts.backends.PortalBackend")
+    session = client.session
+    web_sessions.begin(session=session, user=user, user_agent="", address="")
+    session.save()
     return client
 
 

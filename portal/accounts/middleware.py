@@ -1,4 +1,4 @@
-"""Puts a person's language and time zone into force for the request."""
+"""Puts a person's language and time zone into force for the request, and ends what was signed out elsewhere."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import zoneinfo
 from collections.abc import Callable
 
 from django.conf import settings
+from django.contrib.auth import logout
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone, translation
+
+from portal.accounts import web_sessions
+from portal.accounts.models import User
+from portal.addresses import address_of
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
@@ -54,3 +59,32 @@ def _zone(name: str) -> zoneinfo.ZoneInfo | None:
         return zoneinfo.ZoneInfo(name) if name else None
     except (zoneinfo.ZoneInfoNotFoundError, ValueError):
         return None
+
+
+class WebSessionMiddleware:
+    """A browser whose sign-in was ended elsewhere is nobody from its next request on; all others are noted as seen."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer as the person, or as nobody."""
+        user = request.user
+        if isinstance(user, User):
+            self._check(request, user)
+        return self._get_response(request)
+
+    def _check(self, request: HttpRequest, user: User) -> None:
+        if web_sessions.KEY not in request.session:  # signed in before there were rows
+            web_sessions.begin(
+                session=request.session,
+                user=user,
+                user_agent=request.headers.get("User-Agent", ""),
+                address=address_of(request),
+            )
+            return
+        row = web_sessions.find(request.session, user)
+        if row is None:
+            logout(request)
+        else:
+            web_sessions.seen(row, address=address_of(request))

@@ -81,3 +81,54 @@ class PersonalToken(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.hint}…)"
+
+
+class WebSession(models.Model):
+    """A browser in which somebody is signed in. Django's session holds the row's number; without it, it is void."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="web_sessions")
+    key_digest = models.CharField(max_length=64, unique=True)  # SHA-256 of the key of Django's session
+    user_agent = models.CharField(max_length=300, blank=True)
+    address = models.CharField(max_length=64, blank=True)  # the one seen last
+    created_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField()  # written at most once a minute
+
+    def __str__(self) -> str:
+        return f"web session of {self.user_id}"
+
+
+class FactorKind(models.TextChoices):
+    """What a second step at sign-in is done with."""
+
+    TOTP = "totp", _("Code from an app")
+    PASSKEY = "passkey", _("Passkey")
+
+
+class SecondFactor(models.Model):
+    """Something a person has beside the password: an app that shows codes, or a passkey."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="second_factors")
+    kind = models.CharField(max_length=8, choices=FactorKind.choices)
+    name = models.CharField(max_length=80)
+    secret_encrypted = models.BinaryField()  # the codes' secret, or the passkey's public key
+    last_step = models.BigIntegerField(default=0)  # of the last code that was used: no code of it or before it counts
+    sign_count = models.BigIntegerField(default=0)  # a passkey's own counter; stays 0 with those that do not count
+    created_at = models.DateTimeField()
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.user_id}"
+
+
+class RecoveryCode(models.Model):
+    """A code for the day the phone is lost. Works once; only its SHA-256 is kept."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="recovery_codes")
+    digest = models.CharField(max_length=64)
+    used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "digest"], name="one_recovery_code_each")]
+
+    def __str__(self) -> str:
+        return f"recovery code of {self.user_id}"

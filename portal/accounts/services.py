@@ -82,12 +82,6 @@ def _refused(username: str, address: str, *, way: str, cause: str, code: str) ->
     return SignInRefused(code=code)
 
 
-def record_sign_out(*, user: User, address: str) -> None:
-    """Keep that ``user`` signed out."""
-    with transaction.atomic():
-        record(events.UserSignedOut(), actor=user.username, address=address)
-
-
 def set_notices(*, user: User, email: str, mail_notices: bool, warn_minutes: Collection[int]) -> None:
     """Keep where mail goes (empty: nowhere), whether it is wanted, and when to warn of an end (minutes; empty: never).
 

@@ -17,7 +17,7 @@ from django.db.models import Q, QuerySet
 from portal import ids
 from portal.accounts.models import PersonalToken, TokenScope, User
 from portal.audit.events import TokenCreated, TokenRevoked, UserSignInRefused
-from portal.audit.services import record, record_once
+from portal.audit.services import Entry, record, record_many, record_once
 from portal.clock import now
 from portal.errors import FootbridgeError
 
@@ -121,6 +121,17 @@ def revoke_token(*, user: User, pk: int, address: str = "") -> bool:
         token.save(update_fields=["revoked_at"])
         record(TokenRevoked(name=token.name), actor=user.username, address=address)
     return True
+
+
+def revoke_all_tokens(*, user: User, actor: str, address: str = "") -> int:
+    """Withdraw every token of ``user`` in force. How many there were."""
+    with transaction.atomic():
+        tokens = list(
+            PersonalToken.objects.select_for_update().filter(user=user, revoked_at=None, expires_at__gt=now())
+        )
+        PersonalToken.objects.filter(pk__in=[token.pk for token in tokens]).update(revoked_at=now())
+        record_many([Entry(TokenRevoked(name=token.name), actor, address) for token in tokens])
+    return len(tokens)
 
 
 def tokens_of(user: User) -> QuerySet[PersonalToken]:

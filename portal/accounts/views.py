@@ -14,10 +14,11 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from launcher import grants
-from portal.accounts import services, tokens
+from launcher import leaving
+from portal.accounts import services, tokens, web_sessions
 from portal.accounts.forms import NoticesForm, PreferencesForm, SignInForm, TokenForm
 from portal.accounts.requests import signed_in_user
+from portal.accounts.session_views import browsers_of
 from portal.accounts.wording import sign_in_sentence, token_sentence
 from portal.addresses import address_of
 
@@ -48,6 +49,12 @@ def sign_in(request: HttpRequest) -> HttpResponse:
             status = 429 if error.code == "sign_in.throttled" else 200
         else:
             login(request, user, backend=_BACKEND)
+            web_sessions.begin(
+                session=request.session,
+                user=user,
+                user_agent=request.headers.get("User-Agent", ""),
+                address=address_of(request),
+            )
             return redirect(_safe_next(request) or settings.LOGIN_REDIRECT_URL)
     return render(request, "accounts/sign_in.html", {"form": form, "next": _safe_next(request)}, status=status)
 
@@ -57,8 +64,7 @@ def sign_out(request: HttpRequest) -> HttpResponse:
     """Sign out; every notebook opened from this browser is closed."""
     if request.user.is_authenticated and request.session.get(BACKEND_SESSION_KEY):
         user = signed_in_user(request)
-        grants.revoke_web_session(user=user, web_session_key=request.session.session_key or "")
-        services.record_sign_out(user=user, address=address_of(request))
+        leaving.sign_out(user=user, here=web_sessions.find(request.session, user), address=address_of(request))
     logout(request)
     return redirect(settings.LOGOUT_REDIRECT_URL)
 
@@ -92,6 +98,7 @@ def _profile_page(
         "token_form": token_form or TokenForm(),
         "tokens": tokens.tokens_of(user),
         "new_token": new_token,
+        "browsers": browsers_of(request),
     }
     response = render(request, "accounts/profile.html", context)
     if new_token:

@@ -284,6 +284,38 @@ class UserSignedOut(Event):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class UserSignedOutElsewhere(Event):
+    """Somebody ended sign-ins of their own from another browser: ``web_sessions`` of them, with ``tokens`` tokens.
+
+    ``everywhere``: all there were, this browser's too. Not recorded: which browsers they were.
+    """
+
+    NAME: ClassVar[str] = "user.signed_out_elsewhere"
+    LABEL: ClassVar[StrPromise] = _("Signed out from elsewhere")
+    everywhere: bool
+    web_sessions: int
+    tokens: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UserDisabled(Event):
+    """An administrator shut ``username`` out: all their sign-ins ended. Not recorded: why."""
+
+    NAME: ClassVar[str] = "user.disabled"
+    LABEL: ClassVar[StrPromise] = _("Person shut out")
+    username: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UserEnabled(Event):
+    """An administrator let ``username`` in again. Not recorded: why."""
+
+    NAME: ClassVar[str] = "user.enabled"
+    LABEL: ClassVar[StrPromise] = _("Person let in again")
+    username: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class TokenCreated(Event):
     """A personal token was made. ``expires_at`` is ISO 8601 in UTC. Not recorded: the token, its digest, each
     use.

@@ -61,6 +61,9 @@ RECORDED = {
     "user.sign_in_refused": (1, {"way": "str", "cause": "str"}),
     "user.signed_in": (1, {"way": "str"}),
     "user.signed_out": (1, {}),
+    "user.signed_out_elsewhere": (1, {"everywhere": "bool", "web_sessions": "int", "tokens": "int"}),
+    "user.disabled": (1, {"username": "str"}),
+    "user.enabled": (1, {"username": "str"}),
 }
 """What is in the logs of sites by now. Change an entry only together with a higher version."""
 
