@@ -139,9 +139,10 @@ class DemoCluster:
     def _fault_changed(self, name: str, value: str) -> None:
         if name == "node_down":
             self.scheduler.wake()
-        if name == "kill_job":
+        if name in ("kill_job", "requeue_job"):
             with contextlib.suppress(PBSError):
-                self.scheduler.kill_processes(find_job(self.scheduler.jobs, full_id(value)))
+                job = find_job(self.scheduler.jobs, full_id(value))
+                self.scheduler.kill_processes(job, requeue=name == "requeue_job")
 
 
 def running_as_root() -> bool:

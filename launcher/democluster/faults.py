@@ -9,6 +9,7 @@ In-process: ``cluster.faults.set("scheduler", "down")``. From outside:
     home_full     account names with commas; writes by SFTP and delivered job output fail there
     node_down     node names with commas; jobs stay R, tunnels fail
     kill_job      a job id, once: its processes are killed as a host short of memory does
+    requeue_job   a job id, once: its processes are killed, and it runs again under the same id
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Faults:
                 self.full_homes = _names(value)
             elif name == "node_down":
                 self.nodes_down = _names(value)
-            elif name != "kill_job":
+            elif name not in ("kill_job", "requeue_job"):
                 raise FaultError(f"no such fault: {name}")
         except ValueError as error:
             raise FaultError(f"{name}: {error}") from None

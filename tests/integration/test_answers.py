@@ -13,6 +13,8 @@ from django.db import connections
 from django.utils import timezone
 
 from launcher import dispatch, selectors, services
+from launcher.democluster.pbs.calls import find_job
+from launcher.democluster.pbs.job import SUBSTATE_RUNNING
 from launcher.flows import poll_keep
 from launcher.flows.poll_ask import Round
 from launcher.models import InteractiveSession
@@ -26,7 +28,9 @@ from portal.audit.models import AuditEvent
 from portal.audit.selectors import verify
 from portal.ids import random_name
 from tests.conftest import RunningCluster
-from tests.story import events_of
+from tests.integration.test_robustness import launched
+from tests.story import drive, events_of, one_round
+from tests.waiting import wait_for
 
 RUNNING = JobStatus("1.pbs", JobState.RUNNING, execution_hosts=("node1",), run_count=1)
 STARTS = Answer(RUNNING, Decision(move_to=SessionState.STARTING))
@@ -211,3 +215,18 @@ def test_a_job_that_still_runs_has_not_left_its_place(ready: InteractiveSession,
 def test_how_often_a_job_ran_is_kept_where_nobody_knew_it(ready: InteractiveSession) -> None:
     ready.run_count = None
     assert not services.says_nothing_new(ready, status=RUNNING, decision=Decision())
+
+
+def test_a_job_that_ran_again_between_two_rounds_is_opened_where_its_new_server_listens(
+    demo_cluster: RunningCluster, alice: User
+) -> None:
+    session = drive(launched(alice), SessionState.READY)
+    began = session.started_at
+    demo_cluster.fault("requeue_job", session.job_id)
+    job = find_job(demo_cluster.demo.scheduler.jobs, session.job_id)
+    wait_for(lambda: job.run_count == 2 and job.substate == SUBSTATE_RUNNING, what="the job to run again")
+    one_round(session)
+    assert (session.state, session.upstream_host, session.run_count) == (SessionState.READY, "", 2)
+    assert session.started_at > began
+    wait_for(lambda: one_round(session).ready_at, seconds=60, what="the new server to answer")
+    assert (session.upstream_host, events_of(session).count("session.ready")) == (session.execution_host, 2)

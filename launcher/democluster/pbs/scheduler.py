@@ -57,6 +57,7 @@ class Scheduler:
         self._alarm: asyncio.TimerHandle | None = None
         self._ended: dict[int, asyncio.Event] = {}
         self._out_of_time: set[int] = set()
+        self._to_requeue: set[int] = set()
 
     def start(self) -> None:
         """Read the history."""
@@ -164,7 +165,17 @@ class Scheduler:
             guard.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await guard
-        await self._exit(job, outcome)
+        if job.sequence in self._to_requeue and not job.deleted_by:
+            self._requeue(job)
+        else:
+            await self._exit(job, outcome)
+
+    def _requeue(self, job: Job) -> None:
+        self._to_requeue.discard(job.sequence)
+        self.nodes.release(job)
+        self._runners.pop(job.sequence, None)
+        job.state, job.substate, job.modified_at, job.comment = State.QUEUED, SUBSTATE_QUEUED, time.time(), ""
+        self.wake()
 
     async def _enforce_walltime(self, job: Job, runner: Runner) -> None:
         """PBS notices late, says so on the job's stderr, asks, and then kills."""
@@ -231,11 +242,16 @@ class Scheduler:
         runner.order("kill" if force else "term")
         asyncio.get_running_loop().call_later(self.settings.delays.terminate_seconds, runner.order, "kill")
 
-    def kill_processes(self, job: Job) -> bool:
-        """What an execution host does to a job under memory pressure: KILL, without a word. The fault."""
+    def kill_processes(self, job: Job, *, requeue: bool = False) -> bool:
+        """What an execution host does to a job under memory pressure: KILL, without a word. The fault.
+
+        ``requeue``: what a server does when it has lost a host: the job goes back to the queue and runs again.
+        """
         runner = self._runners.get(job.sequence)
         if runner is None:
             return False
+        if requeue:
+            self._to_requeue.add(job.sequence)
         runner.order("kill")
         return True
 
