@@ -16,7 +16,7 @@ import structlog
 from django.core.cache import cache
 from redis import RedisError
 
-from launcher import dispatch, selectors, services
+from launcher import dispatch, oddjobs, selectors, services
 from launcher.clusters import Cluster
 from launcher.figures import LastRound, keep_round
 from launcher.flows import extend as extend_flow
@@ -81,7 +81,11 @@ def _poll(cluster_id: str) -> None:
     with_job = [session for session in live if session.job_id]
     began_at, result = now(), Round()
     if with_job:
-        result = hands_loop().run(ask_about(cluster, with_job), ROUND_SECONDS + 15)
+        odd = oddjobs.aside(cluster_id, [session.job_id for session in with_job])
+        asked_for = [session for session in with_job if session.job_id not in odd]
+        result = hands_loop().run(ask_about(cluster, asked_for), ROUND_SECONDS + 15)
+        result.unanswered += [session.id for session in with_job if session.job_id in odd]
+        oddjobs.set_aside(cluster_id, result.unresolvable)
         keep(cluster, with_job, result)
     interval = _interval_seconds(cluster)
     dispatch.poll_again_in(cluster_id, interval)

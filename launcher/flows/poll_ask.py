@@ -20,7 +20,7 @@ from launcher.flows.start import Started, look_for_server
 from launcher.models import InteractiveSession
 from launcher.monitor import Decision, Watched, decide
 from launcher.parts import scheduler_of
-from launcher.schedulers.base import JobState, JobStatus, StatusReport
+from launcher.schedulers.base import JobState, JobStatus, StatusReport, UnresolvableJob
 from launcher.ssh.errors import HostKeyChanged, TooBusy
 from launcher.states import SessionState
 from portal.clock import now
@@ -35,6 +35,8 @@ ROUND_SECONDS = 120
 """After that long the round ends with what it has learned."""
 FOLLOW_UP_SECONDS = 30
 """A look into one session's folder takes no longer."""
+MOST_SPLITS = 16
+"""In one round: finds two ids among a full batch. Where all ids are bad, the next rounds go on."""
 SIDE_BY_SIDE = 8
 """Accounts that are asked at the same time."""
 
@@ -47,6 +49,8 @@ class Round:
     decisions: dict[str, Decision] = field(default_factory=dict)
     unanswered: list[str] = field(default_factory=list)
     commands: int = 0  # that were sent to ask for the jobs
+    splits: int = 0  # of batches that an unresolvable id spoiled
+    unresolvable: set[str] = field(default_factory=set)  # ids of jobs
     put_off: set[str] = field(default_factory=set)  # not asked this time: the budget of commands was used up
     servers: dict[str, Started] = field(default_factory=dict)
     endings: dict[str, EndingFound] = field(default_factory=dict)
@@ -88,6 +92,7 @@ async def _ask_all(cluster: Cluster, sessions: list[InteractiveSession], result:
 
 
 async def _ask_batch(cluster: Cluster, account: str, batch: list[InteractiveSession], result: Round) -> None:
+    """Ask for all of ``batch``; in halves, where one id makes the scheduler refuse the question."""
     result.commands += 1
     try:
         report = await _status(cluster, account, [session.job_id for session in batch])
@@ -95,6 +100,16 @@ async def _ask_batch(cluster: Cluster, account: str, batch: list[InteractiveSess
         log.warning("poll_put_off", cluster=cluster.id, account=account, detail=error.detail)
         result.put_off.update(session.id for session in batch)
         result.commands -= 1
+        return
+    except UnresolvableJob as error:
+        log.warning("job_id_not_resolved", cluster=cluster.id, asked=len(batch), detail=error.detail)
+        if len(batch) == 1:
+            result.unresolvable.add(batch[0].job_id)
+        elif result.splits < MOST_SPLITS:
+            result.splits += 1
+            middle = len(batch) // 2
+            for half in (batch[:middle], batch[middle:]):
+                await _ask_batch(cluster, account, half, result)
         return
     except FootbridgeError as error:
         if isinstance(error, HostKeyChanged):

@@ -5,6 +5,7 @@ input: parsers accept only job ids that were asked for and never trust that a fi
 
     SchedulerError
     ├── SchedulerUnavailable   no usable answer: down, hung, garbled (transient)
+    │   └── UnresolvableJob    one of the ids asked for made the scheduler refuse the whole question
     ├── SubmitRejected         the scheduler said no to a job, with its own words in ``detail``
     └── NotPermitted           this account may not do that
 """
@@ -32,6 +33,15 @@ class SchedulerUnavailable(SchedulerError):
 
     code = "scheduler.unavailable"
     transient = True
+
+
+class UnresolvableJob(SchedulerUnavailable):
+    """Because of one of the ids the scheduler refused the whole question: nothing follows about any job. Asked in
+    parts, it answers about the others.
+    """
+
+    code = "scheduler.bad_job_id"
+    transient = False
 
 
 class SubmitRejected(SchedulerError):

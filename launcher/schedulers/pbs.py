@@ -25,6 +25,7 @@ from launcher.schedulers.base import (
     SchedulerError,
     SchedulerUnavailable,
     StatusReport,
+    UnresolvableJob,
 )
 from launcher.schedulers.framing import framed_answers, one_command_per_job
 from launcher.schedulers.pbs_answers import (
@@ -35,7 +36,7 @@ from launcher.schedulers.pbs_answers import (
     said_finished,
     text_records,
 )
-from launcher.schedulers.values import clock_text, decoded
+from launcher.schedulers.values import clock_text, decoded, printable
 
 JOB_ID = re.compile(r"[0-9]{1,18}(?:\[[0-9]{0,9}\])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9._-]{0,200}))?")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,127}\$?")
@@ -55,10 +56,10 @@ class Client:
 
 def check_job_id(job_id: str) -> str:
     """``job_id`` when PBS could have issued it: one malformed id spoils the answer about all. Raises
-    SchedulerError.
+    UnresolvableJob.
     """
     if not JOB_ID.fullmatch(job_id):
-        raise SchedulerError(f"not a job id: {job_id[:80]!r}", code="scheduler.bad_job_id")
+        raise UnresolvableJob(f"not a job id: {job_id[:80]!r}")
     return job_id
 
 
@@ -164,7 +165,7 @@ class PBS(Scheduler):
 
     def parse_status(self, result: CommandResult, job_ids: Sequence[str]) -> StatusReport:
         """Ids left out of a whole answer are missing; a failed connection, a cut or an odd answer says
-        nothing.
+        nothing. Raises UnresolvableJob where one id, malformed or of an unknown server, spoiled it all.
         """
         asked = frozenset(job_ids)
         if self._lacks_history(result):
@@ -182,6 +183,8 @@ class PBS(Scheduler):
         return self.client.history and _NO_HISTORY in result.stderr
 
     def _records(self, result: CommandResult) -> list[tuple[str, Record]]:
+        if result.exit_status and pbs_codes.mentions_bad_job(result):
+            raise UnresolvableJob(printable(result.stderr))
         # Without -E, 153 or 35 is the fate of one of the ids, and the others are printed all the same (seen).
         if result.exit_status not in (0, pbs_codes.UNKNOWN_JOB, pbs_codes.FINISHED):
             raise pbs_codes.unavailable(result)

@@ -59,6 +59,11 @@ def mentions_connection(result: CommandResult) -> bool:
     return _NO_CONNECTION.search(printable(result.stderr)) is not None
 
 
+def mentions_bad_job(result: CommandResult) -> bool:
+    """Whether qstat refused a question because of one id: it looks at all of them before it asks any server (seen)."""
+    return "illegally formed job identifier: " in printable(result.stderr)
+
+
 def unavailable(result: CommandResult, why: str = "") -> SchedulerUnavailable:
     """The error for an answer that proves nothing."""
     words = printable(result.stderr) or why or f"exit status {result.exit_status}"

@@ -27,6 +27,7 @@ from launcher.schedulers.base import (
     SchedulerUnavailable,
     StatusReport,
     SubmitRejected,
+    UnresolvableJob,
 )
 from launcher.schedulers.framing import ENVIRONMENT, framed_answers
 from launcher.schedulers.values import clock_text, decoded, printable
@@ -238,7 +239,7 @@ class Slurm(Scheduler):
 
 def _checked(job_id: str) -> str:
     if not _JOB_ID.fullmatch(job_id):
-        raise SchedulerError(f"not a job id: {job_id[:80]!r}", code="scheduler.bad_job_id")
+        raise UnresolvableJob(f"not a job id: {job_id[:80]!r}")
     return job_id
 
 
