@@ -16,6 +16,11 @@ def main() -> None:
         from launcher.demo.folder import enter_demo
 
         enter_demo()
+    if sys.argv[1:2] == ["doctor"]:
+        # it says what is wrong with settings with which Django does not start
+        from launcher.doctor.command import main as doctor
+
+        sys.exit(doctor(sys.argv[2:]))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
     from django.core.management import execute_from_command_line
 

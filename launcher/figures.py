@@ -13,6 +13,9 @@ from django.core.cache import cache
 from redis import RedisError
 
 KEEP_SECONDS = 24 * 3600
+WORKER_SEEN = "worker:seen"
+"""Key in the shared cache: when a worker last took beat's message, which comes every second; gone after a while."""
+WORKER_SEEN_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.core.cache import cache
 
 from launcher import dispatch, grants, services
+from launcher.figures import WORKER_SEEN, WORKER_SEEN_SECONDS
 from launcher.flows import activity as activity_flow
 from launcher.flows import cancel as cancel_flow
 from launcher.flows import cleanup as cleanup_flow
@@ -17,10 +18,8 @@ from launcher.flows import remind as remind_flow
 from launcher.flows import submit as submit_flow
 from launcher.parts import clusters
 from portal.accounts import web_sessions
+from portal.clock import now
 
-WORKER_SEEN = "worker:seen"
-"""Key in the shared cache: set while a worker takes beat's messages."""
-WORKER_SEEN_SECONDS = 30
 POLL_EXPIRES_SECONDS = 30
 
 
@@ -57,7 +56,7 @@ def look_around(cluster_id: str) -> None:
 @shared_task(name="launcher.tick", ignore_result=True)
 def tick() -> None:
     """Beat's message of every second: start the rounds that are due."""
-    cache.set(WORKER_SEEN, 1, WORKER_SEEN_SECONDS)
+    cache.set(WORKER_SEEN, now(), WORKER_SEEN_SECONDS)
     for cluster_id in clusters():
         if dispatch.poll_is_due(cluster_id):
             dispatch.poll_again_in(cluster_id, POLL_EXPIRES_SECONDS)  # one message at a time is enough

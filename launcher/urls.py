@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from launcher.views import administration, limits, more_time, notices, pages, people, sessions
+from launcher.views import administration, check_up, limits, more_time, notices, pages, people, sessions
 
 app_name = "launcher"
 urlpatterns = [
@@ -25,6 +25,7 @@ urlpatterns = [
     path("sessions/<slug:session_id>/continue/", more_time.continue_, name="continue"),
     path("administration/sessions/", administration.all_sessions, name="admin-sessions"),
     path("administration/clusters/", administration.clusters, name="admin-clusters"),
+    path("administration/check-up/", check_up.check_up, name="admin-check-up"),
     path("administration/users/", administration.users, name="admin-users"),
     path("administration/users/<int:pk>/disable/", people.disable, name="admin-user-disable"),
     path("administration/users/<int:pk>/enable/", people.enable, name="admin-user-enable"),

@@ -6,12 +6,15 @@ the portal refuses to start with an unsafe one: a short secret, debugging outsid
 
 from __future__ import annotations
 
+import difflib
 import functools
+import os
 import stat
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -215,3 +218,18 @@ class Conf(BaseSettings):
 def conf() -> Conf:
     """The settings of this process. Raises pydantic's ValidationError with every mistake."""
     return Conf()  # type: ignore[call-arg]  # pydantic-settings fills the required fields from the environment
+
+
+def unknown_settings() -> dict[str, str]:
+    """Names like PORTAL_SECERT_KEY that are set and mean nothing, each with the setting it is nearest to, or nothing.
+
+    Raises OSError when there is a ``.env`` that cannot be read.
+    """
+    prefix = str(Conf.model_config["env_prefix"])
+    known = [f"{prefix}{name}".upper() for name in Conf.model_fields]
+    names = {name.upper() for name in (*os.environ, *dotenv_values(PROJECT / ".env"))}
+    return {
+        name: next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), "")
+        for name in sorted(names.difference(known))
+        if name.startswith(prefix)
+    }

@@ -7,7 +7,7 @@ from django.db import connection
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 
-from launcher.tasks import WORKER_SEEN
+from launcher.figures import WORKER_SEEN
 
 
 def _database() -> None:

@@ -214,6 +214,8 @@ class Scheduler(abc.ABC):
     name: str
     batch_size: int = 500
     """Ids that one status command may ask for."""
+    commands: tuple[str, ...]
+    """The programs without which no session can be run."""
 
     def __init__(self, commands_folder: str = "") -> None:
         self.commands_folder = commands_folder.rstrip("/")

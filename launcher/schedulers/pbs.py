@@ -96,6 +96,7 @@ class PBS(Scheduler):
     """The dialect of OpenPBS and PBS Professional."""
 
     name = "pbs"
+    commands = ("qsub", "qstat", "qdel", "qselect")
 
     def __init__(self, commands_folder: str = "", client: Client | None = None) -> None:
         super().__init__(commands_folder)

@@ -92,6 +92,7 @@ class Slurm(Scheduler):
     """The dialect of Slurm."""
 
     name = "slurm"
+    commands = ("sbatch", "squeue", "scancel", "scontrol")
 
     def submit_command(self, request: JobRequest) -> Command:
         """``--export=NONE``: the job gets its user's login environment, nothing of the login host's."""

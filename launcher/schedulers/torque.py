@@ -57,6 +57,7 @@ class Torque(Scheduler):
     """The dialect of TORQUE."""
 
     name = "torque"
+    commands = ("qsub", "qstat", "qdel", "qselect")
     batch_size = 25  # each id costs a connection of its own
 
     def submit_command(self, request: JobRequest) -> Command:

@@ -17,6 +17,7 @@ from launcher.services.extending import (
 )
 from launcher.services.facts import (
     record_access_denied,
+    record_examined,
     record_folder_removed,
     record_host_key_rejected,
     record_last_path,
@@ -89,6 +90,7 @@ __all__ = [
     "record_answers",
     "record_cancelled",
     "record_clusters_gone",
+    "record_examined",
     "record_extended",
     "record_extension_refused",
     "record_folder_removed",

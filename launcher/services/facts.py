@@ -40,6 +40,12 @@ def record_host_key_rejected(cluster_id: str, error: HostKeyChanged) -> None:
         record_once(event, actor=PORTAL_ITSELF, every_seconds=3600)
 
 
+def record_examined(*, actor: str, address: str) -> None:
+    """An administrator has portal and clusters checked."""
+    with transaction.atomic():
+        record(events.PortalExamined(), actor=actor, address=address)
+
+
 def record_access_denied(*, session_id: str, username: str, door: str, cause: str, address: str) -> None:
     """Somebody tried a session that is not theirs. The same person and cause is kept once in ten minutes."""
     key = f"denied:{sealing.digest(f'{session_id}|{username or address}|{cause}')}"

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 import asyncssh
 from asyncssh.auth import KbdIntPrompts, KbdIntResponse, PasswordChangeResponse
@@ -19,6 +19,7 @@ from asyncssh.auth import KbdIntPrompts, KbdIntResponse, PasswordChangeResponse
 from launcher.clusters import Cluster
 from launcher.ssh.ca import UserCA
 from launcher.ssh.errors import LoginRefused
+from portal.words import marked as _
 
 _USERNAME = re.compile(r"[a-z_][a-z0-9_.-]{0,63}", re.IGNORECASE)
 _UNTIDY = re.compile(r"[^A-Za-z0-9_.,=@/-]+")
@@ -35,7 +36,12 @@ def check_username(username: str) -> str:
 
 
 class Credential(Protocol):
-    """One way to log in to a login host."""
+    """One way to log in to a login host.
+
+    ``on_refusal``: what an administrator looks at when a login host refuses it, in English and marked for translation.
+    """
+
+    on_refusal: ClassVar[str]
 
     async def options(self, cluster: Cluster, username: str, reason: str) -> Mapping[str, object]:
         """Keyword options for ``asyncssh.connect``: keys, or who answers prompts, and which methods to try.
@@ -55,6 +61,11 @@ class CertificateCredential:
     the log of OpenSSH's sshd at every login. ``lifetime_seconds`` must cover one handshake and the clocks'
     difference: an open connection outlives its certificate.
     """
+
+    on_refusal: ClassVar[str] = _(
+        "The account must exist there, and sshd must trust the portal's authority: put the contents of ssh_user_ca.pub "
+        "into the file that TrustedUserCAKeys names. If it does, compare the clocks; the log of sshd tells the reason."
+    )
 
     ca: UserCA = field(repr=False)
     portal_name: str
@@ -91,6 +102,8 @@ class PasswordCredential:
     lockout. Where the login host asks by keyboard-interactive, the first question with a hidden answer gets
     the password and every later one (a one-time code, say) ends the attempt.
     """
+
+    on_refusal: ClassVar[str] = _("The password is wrong, or the account is locked.")
 
     password: str = field(repr=False)
 

@@ -405,6 +405,17 @@ class AuditChainBroken(Event):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class PortalExamined(Event):
+    """An administrator had portal and clusters checked, as each cluster's operator or else as the administrator.
+
+    Not recorded: what was found, which the page shows.
+    """
+
+    NAME: ClassVar[str] = "portal.examined"
+    LABEL: ClassVar[StrPromise] = _("Check-up run")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class HostKeyRejected(Event):
     """A login host showed a key that is not the known one, and the connection was stopped.
 

@@ -14,6 +14,7 @@ RECORDED = {
     "audit.chain_broken": (1, {"cause": "str", "noted_rows": "int", "found_rows": "int"}),
     "audit.exported": (1, {"format": "str", "rows": "int"}),
     "cluster.host_key_rejected": (1, {"cluster": "str", "login_host": "str"}),
+    "portal.examined": (1, {}),
     "session.access_denied": (1, {"door": "str", "cause": "str"}),
     "session.cancelled": (1, {"job_id": "str"}),
     "session.connected": (1, {"via": "str"}),
