@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -85,6 +86,13 @@ def one_line(text: object) -> str:
     clean = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * LINE])
     clean = " ".join(clean.split())
     return clean if len(clean) <= LINE else clean[: LINE - 1] + "…"
+
+
+def words_of(error: Exception) -> str:
+    """What an error says, on one line; of the system's errors the reason, where asyncio puts the call that failed."""
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return one_line(getattr(error, "strerror", None) or error) or type(error).__name__
 
 
 def _short(params: dict[str, object]) -> dict[str, object]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from launcher.doctor.findings import Said, broken, doubtful, fine, one_line
+from launcher.doctor.findings import Said, broken, doubtful, fine, one_line, words_of
 from launcher.doctor.portal import without_password
 from portal.conf import Conf
 from portal.words import marked as _
@@ -183,7 +183,7 @@ def web(_portal: object) -> Said:
 
 
 def _not_at_its_address(conf: Conf, error: Exception) -> Said:
-    words = one_line(getattr(error, "strerror", None) or error)
+    words = words_of(error)
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(conf.host, conf.host)  # noqa: S104  # compared, not bound
     try:
         _health(local, conf.port, host=urlsplit(conf.portal_url).netloc, tls=False)

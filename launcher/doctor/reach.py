@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import asyncssh
 
-from launcher.doctor.findings import Said, broken, doubtful, fine, one_line, skipped
+from launcher.doctor.findings import Said, broken, doubtful, fine, one_line, skipped, words_of
 from launcher.doctor.visit import REASON, Visit
 from launcher.parts import credential_of
 from launcher.ssh.ca import CAError
@@ -54,8 +54,7 @@ def port(visit: Visit) -> Sequence[Said]:
         try:
             visit.wait_for(_greeting(*split_host(entry), visit.cluster.connect_timeout_seconds))
         except (OSError, TimeoutError, SSHError, ValueError) as error:
-            words = getattr(error, "strerror", None) or str(error) or "no answer in time"
-            found.append((entry, words))
+            found.append((entry, words_of(error)))
         else:
             visit.reachable.append(entry)
     say = doubtful if visit.reachable else broken

@@ -15,12 +15,14 @@ from launcher.ssh.errors import SSHError
 from portal.words import marked as _
 
 _LOOK = 'for c do command -v "$c" >/dev/null 2>&1 || echo "$c"; done'
-_SEARCH = (
-    "for f in /opt/pbs/bin /usr/pbs/bin /usr/local/bin /opt/torque/bin /usr/local/torque/bin /opt/slurm/bin "
-    '/usr/local/slurm/bin /usr/bin "$(sed -n \'s/^PBS_EXEC=//p\' "${PBS_CONF_FILE:-/etc/pbs.conf}" 2>/dev/null '
-    '| tr -d "\\"\'")/bin"; do [ -x "$f/$1" ] && echo "$f"; done; '
-    'bash -lc \'command -v "$1"\' bash "$1" 2>/dev/null'
-)
+_SEARCH = r"""
+exec_folder=$(sed -n 's/^PBS_EXEC=//p' "${PBS_CONF_FILE:-/etc/pbs.conf}" 2>/dev/null | tr -d "\"'")
+[ -x "$exec_folder/bin/$1" ] && echo "$exec_folder/bin"
+bash -lc 'command -v "$1"' bash "$1" 2>/dev/null
+for folder in /opt/pbs /usr/pbs /opt/torque /usr/local/torque /opt/slurm /usr/local/slurm /usr/local /usr; do
+  [ -x "$folder/bin/$1" ] && echo "$folder/bin"
+done
+"""
 JOB_SECONDS = 60
 
 
