@@ -139,7 +139,12 @@ def _overview(
 
 
 def _health(last: LastRound | None, since: dt.datetime | None, facts: ClusterFacts | None) -> str:
-    """The newest word counts: of the last round, or of the scheduler about itself."""
+    """The newest word counts: of the last round, or of the scheduler about itself.
+
+    No answer about a few sessions among others is those sessions' affair: an account that is locked, an odd job.
+    """
+    if last is not None and 0 < last.unanswered < last.sessions:
+        return "answering"
     has_answered_since = facts is not None and since is not None and facts.asked_at > since
     if since is not None and not (has_answered_since and (last is None or not last.unanswered)):
         return "silent"

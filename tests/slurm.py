@@ -137,6 +137,16 @@ class SlurmSite:
         self.root("slurmctld")
         wait_for(lambda: self.root("scontrol", "ping", check=False).rstrip().endswith("UP"), what="the controller")
 
+    def kill_ssh_server(self) -> None:
+        """SIGKILL for sshd and for every connection's process. What they started goes on."""
+        self.root("pkill", "-KILL", "-x", "sshd", check=False)
+        wait_for(lambda: not self.root("pidof", "sshd", check=False), what="sshd to be gone", pause_seconds=0.01)
+
+    def start_ssh_server(self) -> None:
+        """It listens when this returns."""
+        log, config = self._log / "sshd.log", self._folder.root / "etc" / "sshd_config"
+        self.root("sh", "-c", f'exec "$(command -v sshd)" -f "{config}" -E "{log}"')
+
     def mend(self) -> None:
         """As it was in the beginning: no jobs, all up."""
         if not self.root("pidof", "slurmctld", check=False):

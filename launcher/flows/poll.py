@@ -5,69 +5,38 @@ One worker at a time is at a cluster's round. When the next one is due, it says 
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import random
-import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import structlog
-from django.core.cache import cache
-from redis import RedisError
 
 from launcher import dispatch, oddjobs, selectors, services
 from launcher.clusters import Cluster
 from launcher.figures import LastRound, keep_round
 from launcher.flows import extend as extend_flow
+from launcher.flows.lock import held
 from launcher.flows.poll_ask import ROUND_SECONDS, Round, ask_about
 from launcher.flows.poll_keep import keep
 from launcher.models import InteractiveSession
 from launcher.parts import clusters, hands_loop
 from launcher.states import LIVE_STATES, SessionState
 from portal.clock import now
-from portal.ids import random_name
 
 log = structlog.get_logger(__name__)
 
 LOCK_SECONDS = 20
 """The lock of a round is renewed while the round goes on."""
 RETRIES_IN_A_ROUND = 2
+LONGEST_PAUSE_SECONDS = 300
+"""Between two questions to a cluster that has not answered for long."""
 
 
 def poll(cluster_id: str) -> None:
     """One round, unless another worker is at it."""
-    lock, mark = f"poll:lock:{cluster_id}", random_name(16)
-    if not cache.add(lock, mark, LOCK_SECONDS):
-        return
-    try:
-        with _renewed(lock, mark):
+    with held(f"poll:lock:{cluster_id}", lock_seconds=LOCK_SECONDS, longest_seconds=ROUND_SECONDS + 60) as is_ours:
+        if is_ours:
             _poll(cluster_id)
-    finally:
-        if cache.get(lock) == mark:  # else it ran out, and another worker's round has it
-            cache.delete(lock)
-
-
-@contextlib.contextmanager
-def _renewed(lock: str, mark: str) -> Iterator[None]:
-    """Keep the lock while the round goes on and has it: that of a worker that died is free again soon."""
-    is_over = threading.Event()
-
-    def renew() -> None:
-        ends_at = time.monotonic() + ROUND_SECONDS + 60
-        while not is_over.wait(LOCK_SECONDS / 4) and time.monotonic() < ends_at:
-            with contextlib.suppress(RedisError):  # the next try may reach it
-                if cache.get(lock) != mark:  # it ran out, and may be another worker's by now
-                    return
-                cache.touch(lock, LOCK_SECONDS)
-
-    renewer = threading.Thread(target=renew, name=lock, daemon=True)
-    renewer.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        renewer.join()
 
 
 def _poll(cluster_id: str) -> None:
@@ -87,7 +56,7 @@ def _poll(cluster_id: str) -> None:
         result.unanswered += [session.id for session in with_job if session.job_id in odd]
         oddjobs.set_aside(cluster_id, result.unresolvable)
         keep(cluster, with_job, result)
-    interval = _interval_seconds(cluster)
+    interval = _interval_seconds(cluster, is_silent=bool(result.unanswered) and not result.decisions)
     dispatch.poll_again_in(cluster_id, interval)
     _keep_figures(cluster_id, began_at, len(with_job), result, interval)
 
@@ -132,9 +101,18 @@ def _worth_a_try(sessions: Iterable[InteractiveSession]) -> list[InteractiveSess
     return untried + tried[:RETRIES_IN_A_ROUND]
 
 
-def _interval_seconds(cluster: Cluster) -> float:
-    """Fast while something is about to change, slow while all is quiet."""
+def _interval_seconds(cluster: Cluster, *, is_silent: bool) -> float:
+    """Fast while something is about to change, slow while all is quiet, and ever slower while nobody answers.
+
+    Whoever does something meanwhile (``dispatch.poll_soon``) does not wait for it.
+    """
     states = set(
         InteractiveSession.objects.filter(cluster=cluster.id, state__in=LIVE_STATES).values_list("state", flat=True)
     )
-    return cluster.poll_fast_seconds if states - {SessionState.READY} else cluster.poll_slow_seconds
+    usual = cluster.poll_fast_seconds if states - {SessionState.READY} else cluster.poll_slow_seconds
+    since = selectors.silent_since(cluster.id) if is_silent else None
+    if since is None:
+        return usual
+    # Half as long as it has been silent already; not all clusters in the same second.
+    silent_seconds = (now() - since).total_seconds()
+    return max(usual, min(silent_seconds / 2, LONGEST_PAUSE_SECONDS) * random.uniform(0.8, 1.0))  # noqa: S311  # a jitter is no secret

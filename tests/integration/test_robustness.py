@@ -17,9 +17,10 @@ from django.test import Client, override_settings
 from launcher import dispatch, grants, parts, selectors, services
 from launcher.cards import card_of
 from launcher.connection import Connection
+from launcher.figures import last_round
 from launcher.flows.ask import ask
 from launcher.flows.launch import launch
-from launcher.flows.poll import poll
+from launcher.flows.poll import LONGEST_PAUSE_SECONDS, poll
 from launcher.flows.poll_ask import watched
 from launcher.flows.submit import submit
 from launcher.models import AccessGrant, InteractiveSession
@@ -617,3 +618,34 @@ def test_a_cluster_that_hangs_gets_a_few_tries_a_round_and_not_all_threads(
     poll("demo")
     assert sessions[0].id in sent
     assert len(sent) == 3
+
+
+def test_a_cluster_that_stays_silent_is_asked_less_and_less_and_at_once_when_somebody_does_something(
+    demo_cluster: RunningCluster, alice: User
+) -> None:
+    session = launched(alice)
+    drive(session, SessionState.QUEUED)
+    demo_cluster.fault("scheduler", "down")
+    pauses = []
+    for silent_seconds in (0, 60, 3600):
+        one_round(session)
+        assert session.unreachable_since is not None
+        InteractiveSession.objects.filter(pk=session.pk).update(
+            unreachable_since=now() - dt.timedelta(seconds=silent_seconds)
+        )
+        one_round(session)
+        last = last_round(session.cluster)
+        assert last is not None
+        pauses.append(last.next_in_seconds)
+    usual = clusters()[session.cluster].poll_fast_seconds
+    assert pauses[0] == usual
+    assert 24 <= pauses[1] <= 31
+    assert 240 <= pauses[2] <= LONGEST_PAUSE_SECONDS
+    assert not dispatch.poll_is_due(session.cluster)
+    services.request_stop(session=session, actor=alice, address="")
+    assert dispatch.poll_is_due(session.cluster)
+    demo_cluster.mend()
+    one_round(session)
+    last = last_round(session.cluster)
+    assert last is not None
+    assert last.next_in_seconds == usual
