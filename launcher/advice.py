@@ -30,7 +30,8 @@ def advice_for(
 
 
 def _free_now(app: App, cluster: Cluster, user: User, raw: Mapping[str, object], *, may_ask: bool) -> str:
-    facts = facts_of(cluster, user.username, wait_seconds=WAIT_SECONDS) if may_ask else known_facts(cluster.id)
+    name = user.username
+    facts = facts_of(cluster, name, wait_seconds=WAIT_SECONDS) if may_ask else known_facts(cluster, name)
     if facts is None or not is_fresh(facts):
         return ""
     try:

@@ -17,7 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from launcher.ssh.budget import Turn, TurnsAway, burst_seconds
+from launcher.ssh.budget import LONGEST_WAIT_SECONDS, Turn, TurnsAway, burst_seconds
 
 log = structlog.get_logger(__name__)
 
@@ -30,15 +30,18 @@ AWAY_SECONDS = 2.0
 _MICROSECONDS = 1_000_000
 _KEEP_MILLISECONDS = 600_000
 
-# KEYS[1]: one host's hash. ARGV: interval, burst and longest wait, all in microseconds; how long the hash is kept.
-# Returns 1 or 0 (given or not) and the wait. ``tat``: when the budget will be whole again. Commands, the time they
-# waited and refusals are counted for this minute and the one before.
+# KEYS[1]: one host's hash. ARGV: interval, burst and longest wait, all in microseconds; how long the hash is kept; how
+# far away the end of what was given can be. Returns 1 or 0 (given or not) and the wait. ``tat``: when the budget will
+# be whole again; further away than can be, it was written before Valkey's clock was set back, and means nothing.
+# Commands, the time they waited and refusals are counted for this minute and the one before.
 _TAKE = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local interval, burst, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local row = redis.call('HMGET', KEYS[1], 'tat', 'minute', 'commands', 'waited', 'refused')
-local tat = math.max(tonumber(row[1]) or 0, now - burst) + interval
+local before = tonumber(row[1]) or 0
+if before > now + tonumber(ARGV[5]) then before = 0 end
+local tat = math.max(before, now - burst) + interval
 local wait = math.max(0, tat - now)
 local given = wait <= longest
 local minute = math.floor(clock[1] / 60)
@@ -83,8 +86,9 @@ class SharedTurns:
         """See ``Turns``: one trip to Valkey."""
         if time.monotonic() < self._away_until:
             raise TurnsAway
+        farthest = 2 * max(longest_wait_seconds, LONGEST_WAIT_SECONDS)  # twice: a longer wait may have been asked for
         seconds = (1 / per_second, burst_seconds(per_second), longest_wait_seconds)
-        args = [*(round(value * _MICROSECONDS) for value in seconds), _KEEP_MILLISECONDS]
+        args = [*(round(value * _MICROSECONDS) for value in seconds), _KEEP_MILLISECONDS, farthest * _MICROSECONDS]
         try:
             given, wait = await self._script()(keys=[PREFIX + host], args=args)
         except (RedisError, OSError) as error:

@@ -1,7 +1,9 @@
-"""The scheduler's own word about its queues and hosts, asked once a minute for everybody and never waited for long.
+"""The scheduler's own word about its queues and hosts, asked once a minute and never waited for long.
 
 Pages show it and the launch form takes its advice from it, so it must hold nothing up: it is asked behind the budget of
-commands, only where its turn is near, and goes on in the background when the page does not wait any longer.
+commands, only where its turn is near, and goes on in the background when the page does not wait any longer. What the
+cluster's operator heard is for everybody; what came through a person's own account, whose shell may make it say
+anything, is for that person alone.
 """
 
 from __future__ import annotations
@@ -42,10 +44,10 @@ Part = TypeVar("Part")
 _asking: set[asyncio.Task[ClusterFacts | None]] = set()
 
 
-def known_facts(cluster_id: str) -> ClusterFacts | None:
-    """What was heard in the last minutes, without asking."""
+def known_facts(cluster: Cluster, username: str) -> ClusterFacts | None:
+    """What was heard for ``username`` in the last minutes, without asking."""
     with contextlib.suppress(RedisError):
-        kept = cache.get(_key(cluster_id))
+        kept = cache.get(_key(cluster.id, _account(cluster, username)))
         if isinstance(kept, ClusterFacts):
             return kept
     return None
@@ -61,12 +63,14 @@ def facts_of(cluster: Cluster, username: str, *, wait_seconds: float) -> Cluster
 
     Waits ``wait_seconds`` at most; then what was known before, if anything. Never raises.
     """
-    kept = known_facts(cluster.id)
+    kept = known_facts(cluster, username)
     if kept is not None and is_fresh(kept):
         return kept
-    account = cluster.operator or username
+    account = _account(cluster, username)
     try:
-        if cache.get(_failed_key(cluster.id, account)) or not cache.add(_turn_key(cluster.id), 1, FAILED_SECONDS):
+        if cache.get(_failed_key(cluster.id, account)):
+            return kept
+        if not cache.add(_turn_key(cluster.id, account), 1, FAILED_SECONDS):
             return kept
         return hands_loop().run(_ask_for(cluster, account, wait_seconds), wait_seconds + 2) or kept
     except (RedisError, SSHError) as error:
@@ -77,20 +81,25 @@ def facts_of(cluster: Cluster, username: str, *, wait_seconds: float) -> Cluster
 def could_not_be_asked(cluster: Cluster, username: str) -> bool:
     """Whether the last try, moments ago, failed."""
     with contextlib.suppress(RedisError):
-        return bool(cache.get(_failed_key(cluster.id, cluster.operator or username)))
+        return bool(cache.get(_failed_key(cluster.id, _account(cluster, username))))
     return False
 
 
-def _key(cluster_id: str) -> str:
-    return f"facts:1:{cluster_id}"
+def _account(cluster: Cluster, username: str) -> str:
+    """Whose commands ask, and for whom the answer counts."""
+    return cluster.operator or username
+
+
+def _key(cluster_id: str, account: str) -> str:
+    return f"facts:2:{cluster_id}:{account}"
 
 
 def _failed_key(cluster_id: str, account: str) -> str:
     return f"facts:failed:{cluster_id}:{account}"
 
 
-def _turn_key(cluster_id: str) -> str:
-    return f"facts:asking:{cluster_id}"
+def _turn_key(cluster_id: str, account: str) -> str:
+    return f"facts:asking:{cluster_id}:{account}"
 
 
 async def _ask_for(cluster: Cluster, account: str, wait_seconds: float) -> ClusterFacts | None:
@@ -119,8 +128,8 @@ def _keep(cluster_id: str, account: str, facts: ClusterFacts | None) -> None:
         if facts is None:
             cache.set(_failed_key(cluster_id, account), 1, FAILED_SECONDS)
         else:
-            cache.set(_key(cluster_id), facts, KEEP_SECONDS)
-        cache.delete(_turn_key(cluster_id))
+            cache.set(_key(cluster_id, account), facts, KEEP_SECONDS)
+        cache.delete(_turn_key(cluster_id, account))
 
 
 async def _ask(cluster: Cluster, account: str) -> ClusterFacts:

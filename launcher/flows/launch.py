@@ -54,7 +54,7 @@ def _refuse_impossible(cluster: Cluster, username: str, choices: LaunchChoices) 
 
     What was heard a while ago makes us ask again, and only a fresh answer refuses; what is not known never does.
     """
-    facts = known_facts(cluster.id)
+    facts = known_facts(cluster, username)
     if facts is None or not impossible(facts, choices):
         return
     facts = facts_of(cluster, username, wait_seconds=CONFIRM_SECONDS)

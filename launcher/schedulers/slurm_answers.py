@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from launcher.schedulers.base import JobState, JobStatus, Node, Queue, SchedulerUnavailable
-from launcher.schedulers.values import decoded, duration_seconds, integer, is_host_name, printable
+from launcher.schedulers.values import decoded, duration_seconds, integer, is_host_name, plausible, printable
 
 SEPARATOR = "\x1e"
 
@@ -193,7 +193,7 @@ def _time(text: str) -> dt.datetime | None:
     if not text.isascii() or not _TIME.fullmatch(text):
         return None
     try:
-        return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
+        return plausible(dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC))
     except ValueError:
         return None
 

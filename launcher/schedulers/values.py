@@ -87,9 +87,14 @@ def ctime_utc(text: str | None) -> dt.datetime | None:
         return None
     try:
         day, hour, minute, second, year = (int(match[group]) for group in range(2, 7))
-        return dt.datetime(year, _MONTHS.index(match[1]) + 1, day, hour, minute, second, tzinfo=dt.UTC)
+        return plausible(dt.datetime(year, _MONTHS.index(match[1]) + 1, day, hour, minute, second, tzinfo=dt.UTC))
     except ValueError:
         return None
+
+
+def plausible(moment: dt.datetime) -> dt.datetime | None:
+    """``moment`` unless no job can mean it: what is near the ends of the calendar has no time in every zone."""
+    return moment if 1970 < moment.year < 2200 else None
 
 
 def epoch_utc(text: str | None) -> dt.datetime | None:

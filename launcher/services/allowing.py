@@ -48,7 +48,12 @@ def remove_allowance(allowance_id: int, *, actor: User, address: str) -> None:
 
 
 def _locked(user: User | None, group: str, app: str, cluster: str, *, tries: int = 5) -> Allowance:
-    """The row of this scope, locked; made without numbers when there is none, so that two changes come in order."""
+    """The row of this scope, locked; made without numbers when there is none, so that two changes come in order.
+
+    Locks the person before it, as a launch does: at the commit, after the head of the audit log, it would be too late.
+    """
+    if user is not None:
+        User.objects.select_for_update().get(pk=user.pk)
     try:
         with transaction.atomic():
             row, _ = Allowance.objects.select_for_update().get_or_create(

@@ -86,8 +86,12 @@ def _refuse_above_hours(user: User, app: App, cluster: Cluster, choices: LaunchC
 
 
 def _going_on(session: InteractiveSession) -> InteractiveSession | None:
-    """As it is now that nobody else can launch for this person."""
-    return continuation_of(InteractiveSession.objects.get(pk=session.pk))
+    """As it is now that nobody else can launch for this person.
+
+    Locks ``session``: its continuation refers to it, so the database will lock it at the commit, which is after the
+    head of the audit log and the wrong way round for whoever writes about it meanwhile.
+    """
+    return continuation_of(InteractiveSession.objects.select_for_update().get(pk=session.pk))
 
 
 def create_session(

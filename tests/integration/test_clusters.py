@@ -14,6 +14,7 @@ from django.test import Client
 from launcher import parts, services
 from launcher.cards import card_of
 from launcher.figures import last_round
+from launcher.fits import ClusterFacts
 from launcher.flows import facts as cluster_facts
 from launcher.flows.launch import launch
 from launcher.flows.poll import poll
@@ -51,6 +52,16 @@ def text_of(client: Client, path: str) -> str:
 def learn(cluster_id: str = "demo") -> None:
     """Have the facts of the cluster asked for, as the pages do."""
     assert cluster_facts.facts_of(parts.clusters()[cluster_id], "alice", wait_seconds=20) is not None
+
+
+def known(username: str = "alice") -> ClusterFacts | None:
+    """What the portal goes by for this person."""
+    return cluster_facts.known_facts(parts.clusters()["demo"], username)
+
+
+def grow_old(facts: ClusterFacts) -> None:
+    """What alice's account heard was heard two minutes ago."""
+    cache.set("facts:2:demo:alice", dataclasses.replace(facts, asked_at=now() - dt.timedelta(minutes=2)), 60)
 
 
 def kept_from(user: User, **raw: object) -> dict[str, str]:
@@ -128,11 +139,24 @@ def test_an_administrator_without_an_account_on_the_cluster_sees_the_rest(
 def test_the_queues_and_computers_are_asked_for_once_a_minute_and_not_by_every_page(
     demo_cluster: RunningCluster, as_admin: Client
 ) -> None:
-    learn()
-    facts = cluster_facts.known_facts("demo")
+    wait_for(lambda: as_admin.get(PAGE) and known("admin"))
+    facts = known("admin")
     for _ in range(3):
         as_admin.get(PAGE)
-    assert cluster_facts.known_facts("demo") == facts
+    assert known("admin") == facts
+
+
+def test_what_came_through_a_persons_account_counts_for_nobody_else(demo_cluster: RunningCluster) -> None:
+    learn()  # by alice's shell, which may say anything
+    assert known("alice") is not None
+    assert known("bob") is None
+
+
+def test_what_the_operator_heard_counts_for_everybody(demo_cluster: RunningCluster) -> None:
+    (FOLDER / "clusters.toml").write_text(demo_cluster.toml(operator="admin"), encoding="utf-8")
+    parts.forget()
+    learn()
+    assert known("bob") == known("alice") is not None
 
 
 def test_a_round_leaves_its_figures(demo_cluster: RunningCluster, alice: User) -> None:
@@ -167,7 +191,7 @@ def test_what_the_cluster_could_never_run_is_refused_at_the_field(
 def test_the_form_says_it_at_the_field(demo_cluster: RunningCluster, as_alice: Client) -> None:
     generous(demo_cluster)
     as_alice.get("/launch/jupyter/")
-    wait_for(lambda: cluster_facts.known_facts("demo"))
+    wait_for(lambda: known())
     answer = as_alice.post("/launch/jupyter/", {**RAW, "cores": "12"})
     assert answer.status_code == 422
     assert "No computer of the cluster has more than 8 cores." in html.unescape(answer.content.decode())
@@ -181,9 +205,9 @@ def test_without_facts_nothing_is_refused(demo_cluster: RunningCluster, alice: U
 def test_old_facts_refuse_nothing_that_cannot_be_confirmed(demo_cluster: RunningCluster, alice: User) -> None:
     generous(demo_cluster)
     learn()
-    facts = cluster_facts.known_facts("demo")
+    facts = known()
     assert facts is not None
-    cache.set("facts:1:demo", dataclasses.replace(facts, asked_at=now() - dt.timedelta(minutes=2)), 60)
+    grow_old(facts)
     demo_cluster.fault("scheduler", "down")
     assert launch(user=alice, app_id="jupyter", raw={**RAW, "cores": "64"}, address="").is_live
 
@@ -191,11 +215,11 @@ def test_old_facts_refuse_nothing_that_cannot_be_confirmed(demo_cluster: Running
 def test_old_facts_are_confirmed_before_they_refuse(demo_cluster: RunningCluster, alice: User) -> None:
     generous(demo_cluster)
     learn()
-    facts = cluster_facts.known_facts("demo")
+    facts = known()
     assert facts is not None
-    cache.set("facts:1:demo", dataclasses.replace(facts, asked_at=now() - dt.timedelta(minutes=2)), 60)
+    grow_old(facts)
     assert kept_from(alice, cores="64") == {"cores": "cores.too_many"}
-    confirmed = cluster_facts.known_facts("demo")
+    confirmed = known()
     assert confirmed is not None
     assert cluster_facts.is_fresh(confirmed)
 

@@ -121,3 +121,10 @@ async def test_a_turn_costs_less_than_ten_milliseconds(shared: SharedTurns) -> N
     microseconds = (time.perf_counter() - begin) / 500 * 1_000_000
     sys.stdout.write(f"a turn costs {microseconds:.0f} µs\n")
     assert microseconds < 10_000
+
+
+async def test_a_clock_of_valkey_that_is_set_back_stops_nothing(shared: SharedTurns, url: str) -> None:
+    await shared.take(HOST, 1, 60)
+    with redis.Redis.from_url(url) as client:  # what was counted an hour later by the clock
+        client.hset(PREFIX + HOST, "tat", int((time.time() + 3600) * 1_000_000))
+    assert (await shared.take(HOST, 1, 1)).is_given

@@ -161,6 +161,11 @@ def test_a_waiting_job_has_an_estimate_and_no_host() -> None:
     assert (job.started_at, job.execution_hosts, job.comment) == (None, (), "Resources")
 
 
+@pytest.mark.parametrize("text", ["9999-12-31T23:59:59", "0001-01-01T00:00:00"])
+def test_a_moment_that_not_every_zone_has_is_none(text: str) -> None:
+    assert job_of(State="PENDING", StartTime=text, BatchHost="n/a").estimated_start_at is None
+
+
 def test_a_running_job_has_a_host_and_times() -> None:
     job = job_of(BatchHost="n1", StartTime="2026-11-23T04:44:10", TimeLimit="1-02:00:00", TimeUsed="2:05")
     assert (job.execution_hosts, job.walltime_seconds, job.walltime_used_seconds) == (("n1",), 93_600, 125)
