@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.templatetags.static import static
@@ -11,6 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from launcher import clusterwords, endwarnings, notice_wording, wording
+from launcher.allowances import Entry
 from launcher.catalog import LaunchChoices
 from launcher.figures import last_round
 from launcher.idle import limit_seconds
@@ -63,6 +65,7 @@ class SessionCard:
     warn_seconds: int  # less than so much left is little
     notices: tuple[notice_wording.NoticeText, ...]  # what the owner was told and is still to come
     unreachable_since: dt.datetime | None
+    is_shut_out: bool  # the cluster answers, but does not let the portal in with the owner's account
     asked_again_at: dt.datetime | None  # while the cluster does not answer
     likely_start_at: dt.datetime | None  # while it waits, where the scheduler says so
     can_never_run: bool  # the scheduler says so
@@ -71,6 +74,7 @@ class SessionCard:
     idle_stop_at: dt.datetime | None  # that it will be stopped then
     can_keep: bool
     end_sentence: str
+    end_words: str  # the sentence and the cure
     end_cure: str  # also of one that can never start
     details: str  # the scheduler's own words
     relaunch_url: str
@@ -99,15 +103,21 @@ def app_name(app_id: str) -> str:
     return wording.translated(app.name) if app else app_id
 
 
-def card_of(session: InteractiveSession, viewer: User | None = None) -> SessionCard:
-    """The card of ``session`` as ``viewer`` (its owner when ``None``) sees it."""
+def card_of(
+    session: InteractiveSession, viewer: User | None = None, entries: Sequence[Entry] | None = None
+) -> SessionCard:
+    """The card of ``session`` as ``viewer`` (its owner when ``None``) sees it.
+
+    ``entries``: what its owner is allowed, where many cards are made.
+    """
     state = SessionState(session.state)
     choices = LaunchChoices.from_dict(session.choices)
     is_owner = viewer is None or viewer.pk == session.owner_id
     time_left, share = _time_left(session, choices)
     tone = "bad" if session.end_reason in _BAD_ENDINGS else _TONES[state]
     idle_stop_at = session.idle_stop_at if state is SessionState.READY else None
-    if session.unreachable_since is not None or idle_stop_at is not None:
+    is_paused = _is_paused(session)
+    if session.unreachable_since is not None or idle_stop_at is not None or is_paused:
         tone = "warn"
     waits = state is SessionState.QUEUED and session.stop_requested_at is None
     can_never_run = waits and clusterwords.can_never_run(session)
@@ -121,10 +131,10 @@ def card_of(session: InteractiveSession, viewer: User | None = None) -> SessionC
         app_name=app_name(session.app),
         icon_url=app_icon(session.app),
         state=state,
-        state_label=wording.state_label(state),
+        state_label=_("Paused") if is_paused else wording.state_label(state),
         state_tone=tone,
         state_text=_state_text(session),
-        can_connect=state is SessionState.READY and bool(session.upstream_host) and is_owner,
+        can_connect=state is SessionState.READY and bool(session.upstream_host) and is_owner and not is_paused,
         can_stop=state.is_live and state is not SessionState.STOPPING and session.stop_requested_at is None,
         is_live=state.is_live,
         created_at=session.created_at,
@@ -138,6 +148,7 @@ def card_of(session: InteractiveSession, viewer: User | None = None) -> SessionC
         warn_seconds=_warn_seconds(session),
         notices=_notices(session, has_own_words=idle_stop_at is not None) if state.is_live and is_owner else (),
         unreachable_since=session.unreachable_since,
+        is_shut_out=bool(session.unreachable_code),
         asked_again_at=_asked_again_at(session),
         likely_start_at=_likely_start_at(session) if waits and not can_never_run else None,
         can_never_run=can_never_run,
@@ -146,15 +157,22 @@ def card_of(session: InteractiveSession, viewer: User | None = None) -> SessionC
         idle_stop_at=idle_stop_at,
         can_keep=idle_stop_at is not None and is_owner,
         end_sentence=wording.end_sentence(session) if state is SessionState.ENDED else "",
+        end_words=wording.joined(wording.end_sentence(session), wording.end_cure(session)),
         end_cure=_cure(session, can_never_run=can_never_run),
         details=session.end_detail or session.job_comment,
         relaunch_url=f"{reverse('launcher:launch', args=[session.app])}?again={session.id}",
-        more=more_time_of(session, is_owner=is_owner),
+        more=more_time_of(session, is_owner=is_owner, entries=entries),
     )
 
 
+def _is_paused(session: InteractiveSession) -> bool:
+    """Whether the cluster lets it stand still: nothing in it answers meanwhile."""
+    is_running = session.state in (SessionState.STARTING, SessionState.READY)
+    return is_running and session.job_state == JobState.SUSPENDED and session.stop_requested_at is None
+
+
 def _time_left(session: InteractiveSession, choices: LaunchChoices) -> tuple[int | None, int | None]:
-    if session.walltime_ends_at is None or session.state == SessionState.ENDED:
+    if session.walltime_ends_at is None or session.stop_requested_at is not None or not session.is_live:
         return None, None
     left = max(0, int((session.walltime_ends_at - now()).total_seconds()))
     return left, min(100, round(100 * left / max(1, session.walltime_seconds or choices.walltime_seconds)))
@@ -201,13 +219,20 @@ def _idle_rule(session: InteractiveSession) -> str:
 
 def _state_text(session: InteractiveSession) -> str:
     state = SessionState(session.state)
+    known = _known_text(session, state)
     if session.unreachable_since is None:
-        return _known_text(session, state)
+        return known
+    if session.unreachable_code == "ssh.password_expired":
+        words = _("The cluster wants you to choose a new password: sign in to it once by SSH. Last known: %(state)s")
+        return words % {"state": known}
+    if session.unreachable_code:
+        words = _("The cluster does not let the portal in with your account at the moment. Last known: %(state)s")
+        return words % {"state": known}
+    if session.stop_requested_at is not None:
+        return _("The cluster does not answer at the moment. The session is stopped as soon as it does.")
     if state is SessionState.SUBMITTING:
         return _("The cluster does not answer. Your session is kept and will be sent as soon as it does.")
-    return _("The cluster does not answer at the moment. Last known: %(state)s") % {
-        "state": _known_text(session, state)
-    }
+    return _("The cluster does not answer at the moment. Last known: %(state)s") % {"state": known}
 
 
 def _known_text(session: InteractiveSession, state: SessionState) -> str:
@@ -220,6 +245,8 @@ def _known_text(session: InteractiveSession, state: SessionState) -> str:
         return _("Your session is being sent to the cluster.")
     if state is SessionState.QUEUED:
         return clusterwords.waiting_sentence(session)
+    if _is_paused(session):
+        return _("The cluster has paused this session. It goes on by itself later.")
     if state is SessionState.STARTING or (state is SessionState.READY and not session.upstream_host):
         if session.job_state in (JobState.QUEUED, JobState.HELD):
             return _("The cluster has put this session back into the queue.")
@@ -227,8 +254,6 @@ def _known_text(session: InteractiveSession, state: SessionState) -> str:
             return _("Jupyter has started. Waiting for its first answer.")
         return _("A computer was found. Your environment is loading.")
     if state is SessionState.READY:
-        if session.job_state == JobState.SUSPENDED:
-            return _("The cluster has paused this session. It goes on by itself later.")
         return _("Your notebook is ready.")
     return wording.end_sentence(session)
 
@@ -248,22 +273,26 @@ def resources_text(choices: LaunchChoices) -> str:
 def timeline_of(session: InteractiveSession) -> list[Step]:
     """The way from the form to the notebook, each step with its time."""
     ended = session.state == SessionState.ENDED
+    can_never_run = session.state == SessionState.QUEUED and clusterwords.can_never_run(session)
     reached = [
-        ("submitted", _("Sent to the cluster"), session.submitted_at),
-        ("node", _("A computer was assigned"), session.started_at),
-        ("environment", _("Environment loaded, Jupyter started"), session.server_at),
-        ("ready", _("Ready"), session.ready_at),
+        ("submitted", _("Sent to the cluster"), _("Being sent to the cluster"), session.submitted_at),
+        ("node", _("A computer was assigned"), _("Waiting for a computer"), session.started_at),
+        ("environment", _("Environment loaded, Jupyter started"), _("Environment is loading"), session.server_at),
+        ("ready", _("Ready"), _("Waiting for Jupyter's first answer"), session.ready_at),
     ]
     if ended:
-        reached = [entry for entry in reached if entry[2] is not None]
+        reached = [entry for entry in reached if entry[3] is not None]
     steps = [Step("launched", _("Asked for"), "done", session.created_at, None)]
     previous, pending = session.created_at, False
-    for key, label, at in reached:
+    for key, label, going_on, at in reached:
         if at is not None:
             steps.append(Step(key, label, "done", at, round((at - previous).total_seconds(), 1)))
             previous = at
         else:
-            steps.append(Step(key, label, "next" if pending else "now", None, None))
+            if pending:
+                steps.append(Step(key, label, "next", None, None))
+            else:
+                steps.append(Step(key, going_on, "failed" if can_never_run else "now", None, None))
             pending = True
     if session.ended_at is not None:
         failed = session.end_reason in _BAD_ENDINGS

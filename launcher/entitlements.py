@@ -5,6 +5,8 @@ Forms, API and services ask here, so that what is shown and what is enforced are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.conf import settings
 from django.db.models import OuterRef, Q, QuerySet, Subquery
 
@@ -16,15 +18,17 @@ from launcher.models import Allowance
 from portal.accounts.models import User
 
 
-def entitlement_of(user: User, app: App, cluster: Cluster) -> Entitlement:
-    """What ``user``, a member of the groups known since the last sign-in, may have of ``app`` on ``cluster``."""
-    groups = [group for group in user.groups_on_cluster if isinstance(group, str) and group]
-    rows = Allowance.objects.filter(
-        Q(user=user) | Q(group__in=groups), app__in=("", app.id), cluster__in=("", cluster.id)
-    )
+def entries_of(user: User) -> Sequence[Entry]:
+    """All that administrators allow ``user``, a member of the groups known since the last sign-in."""
+    rows = Allowance.objects.filter(Q(user=user) | Q(group__in=_groups_of(user)))
+    return [Entry(row.group, row.app, row.cluster, row.sessions, row.hours) for row in rows]
+
+
+def entitlement_of(user: User, app: App, cluster: Cluster, entries: Sequence[Entry] | None = None) -> Entitlement:
+    """What ``user`` may have of ``app`` on ``cluster``. ``entries``: from ``entries_of``, where many are asked for."""
     return entitlement(
-        [Entry(row.group, row.app, row.cluster, row.sessions, row.hours) for row in rows],
-        groups=groups,
+        entries_of(user) if entries is None else entries,
+        groups=_groups_of(user),
         app=app.id,
         cluster=cluster.id,
         site=SiteRule(
@@ -34,6 +38,10 @@ def entitlement_of(user: User, app: App, cluster: Cluster) -> Entitlement:
             hours=settings.CONF.hours_per_session,
         ),
     )
+
+
+def _groups_of(user: User) -> list[str]:
+    return [group for group in user.groups_on_cluster if isinstance(group, str) and group]
 
 
 def allowances() -> QuerySet[Allowance]:

@@ -41,8 +41,9 @@ class LaunchForm(forms.Form):
             self._add(field)
         # What was sent is waited for: then only what is known already.
         for name, sentence in advice_for(app, cluster, user, self.defaults, may_ask=not self.is_bound).items():
-            if name in self.fields:
-                self.fields[name].help_text = f"{self.fields[name].help_text} {sentence}".strip()
+            shown = self.fields.get(name)
+            if isinstance(shown, _Unchecked):
+                shown.advice = sentence
 
     def raw_values(self) -> dict[str, object]:
         """What was sent, for ``check_choices``. A field left empty takes its default, except for texts."""
@@ -176,3 +177,5 @@ def _number(low: float, high: float, step: int | str) -> forms.Field:
 
 class _Unchecked(forms.Field):
     """Shows a value and its mistakes; ``check_choices`` judges it."""
+
+    advice = ""  # what is known now about a good value; no promise

@@ -55,6 +55,7 @@ class InteractiveSession(models.Model):
     walltime_ends_at = models.DateTimeField(null=True, blank=True)
     polled_at = models.DateTimeField(null=True, blank=True)
     unreachable_since = models.DateTimeField(null=True, blank=True)
+    unreachable_code = models.CharField(max_length=64, blank=True)  # why, where it is more than no answer
     missing_count = models.PositiveSmallIntegerField(default=0)  # answers in a row that left the job out
     memory_used_mib = models.PositiveIntegerField(null=True, blank=True)
 

@@ -46,16 +46,10 @@ def _said(notice: Notice) -> str:
         return _("Your notebook is ready.")
     if notice.kind == NoticeKind.ENDED:
         parts = (wording.end_sentence(session), wording.end_cure(session))
-        return _joined(*parts).replace("%", "%%")
+        return wording.joined(*parts).replace("%", "%%")
     if notice.kind == NoticeKind.IDLE:
         return _("Nobody works in this session, so it will be stopped at %(at)s. Go on working to keep it.")
     return _("This session ends at %(at)s. Save your work.")
-
-
-def _joined(*sentences: str) -> str:
-    space = _("%(first)s %(second)s")
-    first, second = sentences
-    return space % {"first": first, "second": second} if second else first
 
 
 def subject(notice: Notice) -> str:

@@ -71,7 +71,7 @@ def live_sessions(user: User) -> Sessions:
 
 def history(user: User) -> Sessions:
     """A person's ended sessions, last ended first."""
-    return sessions_of(user).filter(state=SessionState.ENDED).order_by("-ended_at", "-id")
+    return with_kin(sessions_of(user).filter(state=SessionState.ENDED).order_by("-ended_at", "-id"))
 
 
 def with_kin(sessions: Sessions) -> Sessions:
@@ -196,7 +196,8 @@ def people() -> QuerySet[User]:
 
 def all_live_sessions() -> Sessions:
     """Everybody's sessions that have not ended, newest first."""
-    return with_kin(InteractiveSession.objects.filter(state__in=LIVE_STATES).order_by("-created_at", "-id"))
+    live = InteractiveSession.objects.filter(state__in=LIVE_STATES).order_by("-created_at", "-id")
+    return with_notices(with_kin(live))
 
 
 def live_counts() -> dict[str, dict[str, int]]:

@@ -6,6 +6,7 @@ A code without a sentence gets a general one; a test makes sure that no code of 
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections.abc import Mapping
 
 from django.utils import timezone
@@ -24,6 +25,14 @@ def translated(texts: Mapping[str, str]) -> str:
     """The text in the reader's language, else in English."""
     language = (get_language() or "en").lower()
     return texts.get(language) or texts.get(language.split("-")[0]) or texts["en"]
+
+
+def joined(*sentences: str) -> str:
+    """Sentences one after the other, with a space between them where the language has one; empty ones are left out."""
+    return functools.reduce(
+        lambda first, second: _("%(first)s %(second)s") % {"first": first, "second": second},
+        [sentence for sentence in sentences if sentence] or [""],
+    )
 
 
 def state_label(state: SessionState) -> str:
@@ -111,7 +120,7 @@ class Blank(dict[str, object]):
 def end_sentences() -> dict[str, tuple[str, str]]:
     """What happened and what to do about it, by code."""
     ask_less = _("Ask for less, or choose another queue, and launch again.")
-    see_log = _("The log below shows its last lines.")
+    see_log = _("The end of its log says more.")
     return {
         f"ended.{EndReason.STOPPED_BY_USER}": (_("You stopped it."), ""),
         f"ended.{EndReason.STOPPED_BY_ADMIN}": (

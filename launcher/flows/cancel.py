@@ -10,7 +10,7 @@ from launcher.models import InteractiveSession
 from launcher.parts import clusters, hands_loop
 from launcher.schedulers.base import CancelOutcome
 from launcher.ssh.budget import LONGEST_WAIT_SECONDS
-from launcher.ssh.errors import TooBusy
+from launcher.ssh.errors import LoginRefused, TooBusy
 from portal.errors import FootbridgeError
 
 log = structlog.get_logger(__name__)
@@ -39,7 +39,7 @@ def cancel(session_id: str) -> None:
         return
     except FootbridgeError as error:
         log.warning("cancel_postponed", session=session_id, error=error.code, detail=error.detail)
-        services.record_unreachable([session_id])
+        services.record_unreachable([session_id], code=error.code if isinstance(error, LoginRefused) else "")
         return
     if outcome is not CancelOutcome.UNKNOWN:
         services.record_cancelled(session_id)

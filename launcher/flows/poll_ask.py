@@ -21,7 +21,7 @@ from launcher.models import InteractiveSession
 from launcher.monitor import Decision, Watched, decide
 from launcher.parts import scheduler_of
 from launcher.schedulers.base import JobState, JobStatus, StatusReport, UnresolvableJob
-from launcher.ssh.errors import HostKeyChanged, TooBusy
+from launcher.ssh.errors import HostKeyChanged, LoginRefused, TooBusy
 from launcher.states import SessionState
 from portal.clock import now
 from portal.errors import FootbridgeError
@@ -55,6 +55,7 @@ class Round:
     servers: dict[str, Started] = field(default_factory=dict)
     endings: dict[str, EndingFound] = field(default_factory=dict)
     rejected: HostKeyChanged | None = None
+    refused: dict[str, str] = field(default_factory=dict)  # whose owners the cluster does not let in: why, as a code
 
 
 async def ask_about(cluster: Cluster, sessions: list[InteractiveSession]) -> Round:
@@ -114,6 +115,8 @@ async def _ask_batch(cluster: Cluster, account: str, batch: list[InteractiveSess
     except FootbridgeError as error:
         if isinstance(error, HostKeyChanged):
             result.rejected = error
+        elif isinstance(error, LoginRefused) and account != cluster.operator:
+            result.refused.update((session.id, error.code) for session in batch)
         log.warning("scheduler_silent", cluster=cluster.id, account=account, error=error.code, detail=error.detail)
         return
     except Exception:  # an answer that trips the parser is no answer

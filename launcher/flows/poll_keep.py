@@ -25,7 +25,8 @@ def keep(cluster: Cluster, sessions: Iterable[InteractiveSession], result: Round
     """Write down what a round learned about ``sessions``."""
     if result.rejected is not None:
         services.record_host_key_rejected(cluster.id, result.rejected)
-    services.record_unreachable(result.unanswered)
+    for code in {"", *result.refused.values()}:
+        services.record_unreachable([pk for pk in result.unanswered if result.refused.get(pk, "") == code], code=code)
     heard: dict[str, int | None] = {}  # most sessions of most rounds: a statement for all of them
     news: dict[str, Answer] = {}
     for session in sorted(sessions, key=lambda session: session.username):  # a person's news in one trip

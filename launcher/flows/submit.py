@@ -86,7 +86,8 @@ def submit(session_id: str) -> None:
             if isinstance(error, HostKeyChanged):
                 services.record_host_key_rejected(claim.session.cluster, error)
             log.warning("submit_postponed", session=session_id, error=error.code, detail=error.detail)
-            _give_back(claim, attempt, unreachable=not isinstance(error, TooBusy))
+            why = error.code if isinstance(error, LoginRefused) else ""
+            _give_back(claim, attempt, unreachable=not isinstance(error, TooBusy), why_unreachable=why)
     except Exception:
         _give_back(claim, attempt, unreachable=False)
         raise
@@ -94,10 +95,14 @@ def submit(session_id: str) -> None:
         _record(claim, attempt)
 
 
-def _give_back(claim: services.Claim, attempt: Attempt, *, unreachable: bool) -> None:
+def _give_back(claim: services.Claim, attempt: Attempt, *, unreachable: bool, why_unreachable: str = "") -> None:
     wait_seconds = _command_seconds(clusters()[claim.session.cluster]) + 1 if attempt.may_still_land else 0
     services.release_claim(
-        claim, unreachable=unreachable, nothing_sent=not attempt.job_may_exist, wait_seconds=wait_seconds
+        claim,
+        unreachable=unreachable,
+        nothing_sent=not attempt.job_may_exist,
+        wait_seconds=wait_seconds,
+        why_unreachable=why_unreachable,
     )
 
 

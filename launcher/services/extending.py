@@ -8,10 +8,12 @@ an answer said so or a later look at the job. Each is recorded once.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
 from django.db import transaction
 
 from launcher import dispatch
+from launcher.allowances import Entry
 from launcher.entitlements import entitlement_of
 from launcher.extension import Verdict, judge
 from launcher.models import InteractiveSession
@@ -31,12 +33,16 @@ class ExtensionRefused(FootbridgeError):
     code = "extend.refused"
 
 
-def verdict_of(session: InteractiveSession) -> Verdict:
-    """Whether ``session`` may be extended now, by the site's rules and what its owner may have."""
+def verdict_of(session: InteractiveSession, entries: Sequence[Entry] | None = None) -> Verdict:
+    """Whether ``session`` may be extended now, by the site's rules and what its owner may have.
+
+    ``entries``: what its owner is allowed, where that is known already.
+    """
     cluster, app = clusters().get(session.cluster), apps().get(session.app)
     most = None
-    if cluster is not None and cluster.extend_times and app is not None and session.owner is not None:
-        most = entitlement_of(session.owner, app, cluster).hours
+    is_extended_here = cluster is not None and cluster.extend_times and session.is_live
+    if is_extended_here and cluster is not None and app is not None and session.owner is not None:
+        most = entitlement_of(session.owner, app, cluster, entries).hours
     return judge(cluster, running_of(session), now(), most_hours=most)
 
 

@@ -38,7 +38,8 @@ def end(
     session.end_reason, session.end_code, session.end_params = reason, code, dict(params)
     session.end_detail, session.log_tail = detail[:2000], log_tail.replace("\x00", "")
     session.secret_encrypted = b""
-    session.claim, session.claimed_at, session.unreachable_since = "", None, None
+    session.claim, session.claimed_at = "", None
+    session.unreachable_since, session.unreachable_code = None, ""
     session.upstream_host, session.upstream_port = "", None
     session.save()
     session.grants.filter(revoked_at__isnull=True).update(revoked_at=session.ended_at)

@@ -43,11 +43,14 @@ def claim_submission(session_id: str) -> Claim | None:
     return Claim(session=session, mark=mark, is_retry=attempts > 0)
 
 
-def release_claim(claim: Claim, *, unreachable: bool, nothing_sent: bool, wait_seconds: float = 0) -> None:
+def release_claim(
+    claim: Claim, *, unreachable: bool, nothing_sent: bool, wait_seconds: float = 0, why_unreachable: str = ""
+) -> None:
     """Give the submission back for another try.
 
-    ``unreachable`` notes since when the cluster does not answer. ``nothing_sent``: this try left no job behind; if it
-    was the first, the next one is as good as the first. ``wait_seconds``: what this try sent may take effect so long.
+    ``unreachable`` notes since when the cluster does not answer, ``why_unreachable`` a code for more than that.
+    ``nothing_sent``: this try left no job behind; if it was the first, the next one is as good as the first.
+    ``wait_seconds``: what this try sent may take effect so long.
     """
     with transaction.atomic():
         session = _claimed(claim)
@@ -57,9 +60,11 @@ def release_claim(claim: Claim, *, unreachable: bool, nothing_sent: bool, wait_s
         session.claim, session.claimed_at = "", now() - held_for if wait_seconds else None
         if nothing_sent and not claim.is_retry:
             session.submit_attempts = 0
-        if unreachable and session.unreachable_since is None:
-            session.unreachable_since = now()
-        session.save(update_fields=["claim", "claimed_at", "submit_attempts", "unreachable_since"])
+        if unreachable:
+            session.unreachable_since = session.unreachable_since or now()
+            session.unreachable_code = why_unreachable
+        names = ["claim", "claimed_at", "submit_attempts", "unreachable_since", "unreachable_code"]
+        session.save(update_fields=names)
         dispatch.tell_browsers(session)
 
 
@@ -75,7 +80,8 @@ def record_submitted(claim: Claim, *, job_id: str, folder: str, adopted: bool) -
             return session.job_id == job_id
         session.job_id, session.folder = job_id, folder
         session.submitted_at = now()
-        session.claim, session.claimed_at, session.unreachable_since = "", None, None
+        session.claim, session.claimed_at = "", None
+        session.unreachable_since, session.unreachable_code = None, ""
         if session.stop_requested_at is not None:
             move(session, SessionState.STOPPING)
             dispatch.cancel(session.id)

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from django.db import transaction
+from django.db.models import Q, Value
+from django.db.models.functions import Coalesce
 
 from launcher import dispatch
 from launcher.connection import Connection
@@ -47,10 +49,10 @@ def record_answers(answers: Mapping[str, Answer]) -> dict[str, InteractiveSessio
             live.select_for_update().order_by("pk")
         )  # in one order: two rounds must not wait for each other
         shown = [_shown(session) for session in sessions]
-        live.update(polled_at=moment, unreachable_since=None)
+        live.update(polled_at=moment, unreachable_since=None, unreachable_code="")
         facts: list[Entry] = []
         for session in sessions:
-            session.polled_at, session.unreachable_since = moment, None
+            session.polled_at, session.unreachable_since, session.unreachable_code = moment, None, ""
             before = dict(vars(session))
             facts += _take_in(session, answers[session.pk])
             if changed := _changed(session, before):
@@ -182,19 +184,25 @@ def _shown(session: InteractiveSession) -> tuple[object, ...]:
         session.walltime_seconds,
         session.walltime_ends_at,
         session.unreachable_since,
+        session.unreachable_code,
         session.server_at,
     )
 
 
-def record_unreachable(session_ids: Sequence[str]) -> None:
-    """The scheduler gave no usable answer about these: a flag with a time, never a state."""
+def record_unreachable(session_ids: Sequence[str], *, code: str = "") -> None:
+    """The scheduler gave no usable answer about these: a flag with a time, never a state.
+
+    ``code``: why, where it is more than no answer: ``ssh.login_refused`` and its like.
+    """
     for start in range(0, len(session_ids), ROWS_AT_ONCE):
         with transaction.atomic():
             rows = InteractiveSession.objects.filter(
-                pk__in=session_ids[start : start + ROWS_AT_ONCE], state__in=LIVE_STATES, unreachable_since__isnull=True
+                Q(unreachable_since__isnull=True) | ~Q(unreachable_code=code),
+                pk__in=session_ids[start : start + ROWS_AT_ONCE],
+                state__in=LIVE_STATES,
             )
             silent = list(rows.select_for_update().order_by("pk"))
-            rows.update(unreachable_since=now())
+            rows.update(unreachable_since=Coalesce("unreachable_since", Value(now())), unreachable_code=code)
             dispatch.tell_browsers(*silent)
 
 

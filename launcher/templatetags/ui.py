@@ -16,6 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from launcher.notice_wording import NoticeText
+from launcher.wording import joined
 
 register = template.Library()
 
@@ -116,12 +117,13 @@ def show_field(bound: BoundField) -> dict[str, object]:
     classes = " ".join(
         part for part in (str(widget.attrs.get("class", "")), name, "is-invalid" if bound.errors else "") if part
     )
-    bound.help_text = " ".join(part for part in (_limits(widget), str(bound.help_text)) if part)
+    bound.help_text = joined(_limits(widget), str(bound.help_text))
     choice = bound.name.removesuffix("_path")
     is_path_of = choice if choice != bound.name and choice in bound.form.fields else ""
     return {
         "field": bound,
         "control": bound if is_many else bound.as_widget(attrs={"class": classes}),
+        "advice": getattr(bound.field, "advice", ""),
         "is_check": is_check,
         "is_many": is_many,
         "shown_when": bound.form.add_prefix(is_path_of) if is_path_of else "",

@@ -11,7 +11,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_GET
 
-from launcher import selectors, services, wording
+from launcher import entitlements, selectors, services, wording
 from launcher.cards import app_icon as icon_address
 from launcher.cards import card_of
 from launcher.flows.launch import default_cluster
@@ -46,7 +46,9 @@ def home(request: HttpRequest) -> HttpResponse:
 
 
 def _live_cards(user: User) -> list[Any]:
-    return [card_of(session) for session in selectors.with_notices(selectors.live_sessions(user))]
+    allowed = entitlements.entries_of(user)
+    live = selectors.with_notices(selectors.live_sessions(user))
+    return [card_of(session, entries=allowed) for session in live]
 
 
 @login_required

@@ -62,6 +62,7 @@ def _session_context(request: HttpRequest, session_id: str) -> dict[str, object]
     card = card_of(session, user)
     return {
         "card": card,
+        "is_others": not selectors.may_open(user, session),
         "timeline": timeline_of(session),
         "log": live_log.log_of(session) if selectors.may_open(user, session) else session.log_tail,
         "settings": wording.settings_rows(session),

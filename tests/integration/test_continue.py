@@ -106,12 +106,12 @@ def test_both_pages_say_what_they_are(running: InteractiveSession, as_alice: Cli
     further = InteractiveSession.objects.get(continues=running)
     assert answer.headers["Location"] == f"/sessions/{further.id}/"
     old, new = (as_alice.get(f"/sessions/{pk}/").content.decode() for pk in (running.id, further.id))
-    assert f'Goes on in <a href="/sessions/{further.id}/">' in old
-    assert f'Continues <a href="/sessions/{running.id}/">' in new
+    assert f'<a href="/sessions/{further.id}/">Goes on in a new session</a>' in old
+    assert f'<a href="/sessions/{running.id}/">Continues an earlier session</a>' in new
     assert "/continue/" not in old
     cards = as_alice.get("/sessions/cards/").content.decode()
-    assert "Goes on in" in cards
-    assert "Continues" in cards
+    assert "Goes on in a new session" in cards
+    assert "Continues an earlier session" in cards
 
 
 def test_the_api_continues_and_answers_the_same_again(running: InteractiveSession, as_alice: Client) -> None:

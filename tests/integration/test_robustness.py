@@ -15,7 +15,7 @@ from django.contrib.sessions.models import Session
 from django.test import Client, override_settings
 
 from launcher import dispatch, grants, parts, selectors, services
-from launcher.cards import card_of
+from launcher.cards import card_of, timeline_of
 from launcher.connection import Connection
 from launcher.figures import last_round
 from launcher.flows.ask import ask
@@ -282,6 +282,46 @@ def test_an_account_that_the_login_host_refuses_ends_the_session_in_words(
     InteractiveSession.objects.filter(pk=session.pk).update(username="nobody-here")
     drive(session, SessionState.ENDED)
     assert session.end_code == "ssh.login_refused"
+
+
+def test_a_running_session_whose_owner_is_no_longer_let_in_says_so_until_they_are_again(
+    demo_cluster: RunningCluster, alice: User
+) -> None:
+    session = drive(launched(alice), SessionState.QUEUED)
+    InteractiveSession.objects.filter(pk=session.pk).update(username="nobody-here")
+    card = card_of(one_round(session))
+    assert (card.is_shut_out, card.state_tone) == (True, "warn")
+    assert card.state_text.startswith("The cluster does not let the portal in with your account at the moment.")
+    services.record_unreachable([session.id])
+    session.refresh_from_db()
+    assert card_of(session).state_text.startswith("The cluster does not answer at the moment.")
+    InteractiveSession.objects.filter(pk=session.pk).update(username=alice.username)
+    wait_for(lambda: one_round(session).unreachable_since is None)
+    assert session.unreachable_code == ""
+
+
+def test_a_session_that_the_cluster_has_paused_offers_no_connect(ready: InteractiveSession) -> None:
+    answer(ready, JobState.SUSPENDED, ready.execution_host)
+    card = card_of(ready)
+    assert (card.state_label, card.state_tone, card.can_connect) == ("Paused", "warn", False)
+
+
+def test_a_session_that_waits_for_a_stop_has_no_time_left_and_says_what_comes(ready: InteractiveSession) -> None:
+    ready.walltime_ends_at = now() + dt.timedelta(hours=1)
+    ready.stop_requested_at = ready.unreachable_since = now()
+    card = card_of(ready)
+    assert card.time_left_seconds is None
+    assert card.state_text == "The cluster does not answer at the moment. The session is stopped as soon as it does."
+
+
+def test_the_timeline_says_what_is_waited_for_and_that_it_can_never_come(alice: User) -> None:
+    session = InteractiveSession(owner=alice, state=SessionState.QUEUED, created_at=now(), submitted_at=now())
+    assert [(step.label, step.state) for step in timeline_of(session)][1:3] == [
+        ("Sent to the cluster", "done"),
+        ("Waiting for a computer", "now"),
+    ]
+    session.job_comment = "Can Never Run: Insufficient amount of resource: ncpus (R: 64 A: 16 T: 16)"
+    assert timeline_of(session)[2].state == "failed"
 
 
 def test_a_refusal_during_a_later_try_ends_nothing_while_a_job_may_exist(

@@ -1,0 +1,105 @@
+"""How much the pages ask of the database: never more for more sessions."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from launcher import parts
+from launcher.catalog import LaunchChoices
+from launcher.models import InteractiveSession
+from launcher.states import EndReason, SessionState
+from portal.accounts.models import User
+from portal.clock import now
+from tests.conftest import RunningCluster
+from tests.settings import FOLDER
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.integration]
+
+MOST_QUERIES = 30
+CHOICES = LaunchChoices(cores=1, memory_mib=1024, walltime_seconds=3600, queue="workq")
+
+
+def sessions(user: User, number: int, *, are_live: bool) -> list[InteractiveSession]:
+    """So many sessions that run, or have ended; each goes on with the one before it."""
+    made: list[InteractiveSession] = []
+    moment = now()
+    times = {"created_at": moment, "submitted_at": moment, "started_at": moment, "ready_at": moment}
+    for _ in range(number):
+        end = {} if are_live else {"ended_at": moment, "end_reason": EndReason.WALLTIME, "end_code": "ended.walltime"}
+        session = InteractiveSession.objects.create(
+            owner=user,
+            username=user.username,
+            app="jupyter",
+            cluster="demo",
+            choices=CHOICES.as_dict(),
+            state=SessionState.READY if are_live else SessionState.ENDED,
+            job_state="running",
+            walltime_seconds=3600,
+            walltime_ends_at=moment + dt.timedelta(hours=1),
+            memory_used_mib=500,
+            continues=made[-1] if made else None,
+            **times,
+            **end,
+        )
+        made.append(session)
+    return made
+
+
+@pytest.fixture
+def lengthening(demo_cluster: RunningCluster) -> RunningCluster:
+    """A cluster on which sessions may be extended: then each card says whether its own may be."""
+    text = demo_cluster.toml(operator="admin", extend_times=2)
+    (FOLDER / "clusters.toml").write_text(text, encoding="utf-8")
+    parts.forget()
+    return demo_cluster
+
+
+def queries(client: Client, path: str) -> int:
+    """What one page costs, once everything that is kept for a while is there."""
+    assert client.get(path).status_code == 200
+    with CaptureQueriesContext(connection) as captured:
+        client.get(path)
+    return len(captured)
+
+
+@pytest.mark.parametrize("path", ["/", "/history/", "/launch/jupyter/"])
+def test_a_page_asks_no_more_for_a_long_history(
+    lengthening: RunningCluster, alice: User, as_alice: Client, path: str
+) -> None:
+    sessions(alice, 2, are_live=False)
+    few = queries(as_alice, path)
+    sessions(alice, 30, are_live=False)
+    assert queries(as_alice, path) == few <= MOST_QUERIES
+
+
+@pytest.mark.parametrize("path", ["/", "/sessions/cards/"])
+def test_many_running_sessions_of_one_person_cost_no_more_than_two(
+    lengthening: RunningCluster, alice: User, as_alice: Client, path: str
+) -> None:
+    sessions(alice, 2, are_live=True)
+    few = queries(as_alice, path)
+    sessions(alice, 10, are_live=True)
+    assert queries(as_alice, path) == few <= MOST_QUERIES
+
+
+def test_the_sessions_of_everybody_cost_no_more_than_two(
+    lengthening: RunningCluster, alice: User, bob: User, as_admin: Client
+) -> None:
+    sessions(alice, 2, are_live=True)
+    few = queries(as_admin, "/administration/sessions/")
+    sessions(bob, 20, are_live=True)
+    assert queries(as_admin, "/administration/sessions/") == few <= MOST_QUERIES
+
+
+def test_a_sessions_page_asks_no_more_for_a_long_history(
+    lengthening: RunningCluster, alice: User, as_alice: Client
+) -> None:
+    path = f"/sessions/{sessions(alice, 2, are_live=True)[-1].pk}/"
+    few = queries(as_alice, path)
+    sessions(alice, 30, are_live=False)
+    assert queries(as_alice, path) == few <= MOST_QUERIES
