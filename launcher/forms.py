@@ -131,7 +131,8 @@ class LaunchForm(forms.Form):
 def _values_of_last_time(app: App, user: User, again: str, *, most_hours: float | None) -> dict[str, object]:
     """Raw values of an earlier session: the one named, else the last of this app. Its hours may be too many by now."""
     sessions = selectors.sessions_of(user).filter(app=app.id)
-    session = (sessions.filter(pk=again).first() if again else None) or sessions.first()
+    named = sessions.filter(pk=again).first() if again.isalnum() else None  # PostgreSQL takes no NUL even to compare
+    session = named or sessions.first()
     if session is None:
         return {}
     try:

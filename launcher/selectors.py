@@ -264,6 +264,7 @@ def ends_to_warn_of() -> list[str]:
     moment = now()
     rows = InteractiveSession.objects.filter(
         state__in=(SessionState.STARTING, SessionState.READY),
+        ended_at__isnull=True,
         walltime_ends_at__gt=moment,
         walltime_ends_at__lte=moment + dt.timedelta(minutes=endwarnings.MOST_MINUTES),
         stop_requested_at__isnull=True,
@@ -279,8 +280,10 @@ def ends_to_warn_of() -> list[str]:
             near[pk] = (minutes, ends_at)
     if not near:
         return []
-    told = Notice.objects.filter(kind=NoticeKind.TIME, session__walltime_ends_at__gt=moment)
-    for pk, params in told.exclude(session__state=SessionState.ENDED).values_list("session_id", "params"):
+    told = Notice.objects.filter(
+        kind=NoticeKind.TIME, session__ended_at__isnull=True, session__walltime_ends_at__gt=moment
+    )
+    for pk, params in told.values_list("session_id", "params"):
         if pk in near and endwarnings.is_told(params, *near[pk]):
             del near[pk]
     return list(near)

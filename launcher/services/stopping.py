@@ -12,7 +12,7 @@ from launcher.models import InteractiveSession
 from launcher.parts import clusters
 from launcher.selectors import may_be_given_up
 from launcher.services.moves import end, move
-from launcher.states import LIVE_STATES, EndReason, SessionState
+from launcher.states import EndReason, SessionState
 from portal.accounts.models import User
 from portal.audit import events
 from portal.audit.services import record
@@ -107,7 +107,7 @@ def end_without_cluster(known: Collection[str]) -> None:
     """
     before = now() - GONE_AFTER
     rows = InteractiveSession.objects.filter(
-        state__in=LIVE_STATES, stop_requested_at__lt=before, unreachable_since__lt=before
+        ended_at__isnull=True, stop_requested_at__lt=before, unreachable_since__lt=before
     )
     for session_id in rows.exclude(cluster__in=known).values_list("pk", flat=True):
         with transaction.atomic():

@@ -208,7 +208,7 @@ def record_unreachable(session_ids: Sequence[str], *, code: str = "") -> None:
 
 def record_clusters_gone(known: Collection[str]) -> None:
     """Sessions on clusters that left the clusters file: nobody asks about them any more."""
-    rows = InteractiveSession.objects.filter(state__in=LIVE_STATES, unreachable_since__isnull=True)
+    rows = InteractiveSession.objects.filter(ended_at__isnull=True, unreachable_since__isnull=True)
     record_unreachable(list(rows.exclude(cluster__in=known).values_list("pk", flat=True)))
 
 

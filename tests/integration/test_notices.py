@@ -138,6 +138,21 @@ def test_a_round_asks_two_questions_when_all_is_told(alice: User, django_assert_
         assert ends_to_warn_of() == []
 
 
+def test_a_warning_that_fails_takes_nobody_elses_away(alice: User, bob: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = [running(alice, left=8), running(bob, left=9)]
+    broken = ends_to_warn_of()[0]
+    right = services.warn_of_end
+
+    def warn(session_id: str) -> bool:
+        if session_id == broken:
+            raise RuntimeError("of this session alone")
+        return right(session_id)
+
+    monkeypatch.setattr(services, "warn_of_end", warn)
+    warn_of_ends()
+    assert sorted(len(told(session)) for session in sessions) == [0, 1]
+
+
 def test_the_owner_is_told_that_it_is_ready(alice: User) -> None:
     session = running(alice, left=60, state=SessionState.STARTING, ready_at=None)
     services.record_ready(session.pk)

@@ -36,9 +36,16 @@ async def shared(url: str) -> AsyncIterator[SharedTurns]:
 
 
 def test_three_processes_that_hammer_stay_within_the_rate_together(url: str) -> None:
+    argv = [sys.executable, "-m", "tests.integration.turns_process", url, HOST, str(PER_SECOND)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(argv, cwd=PROJECT, **pipes) for _ in range(3)]
+    ways = [(process.stdin, process.stdout) for process in processes]
+    assert [way_out.readline() for _, way_out in ways if way_out] == ["ready\n"] * 3
     until = time.time() + 6
-    argv = [sys.executable, "-m", "tests.integration.turns_process", url, HOST, str(PER_SECOND), str(until)]
-    processes = [subprocess.Popen(argv, cwd=PROJECT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for way_in, _ in ways:
+        assert way_in is not None
+        way_in.write(f"{until}\n")
+        way_in.flush()
     parts = [[float(line) for line in process.communicate(timeout=60)[0].split()] for process in processes]
     assert all(parts), "each process got turns"
     moments = sorted(moment for part in parts for moment in part)

@@ -1,6 +1,6 @@
 """A process that asks for as many turns as it gets until a moment, and prints when it got each: for test_turns.
 
-Run as ``python -m tests.integration.turns_process URL HOST PER_SECOND UNTIL``.
+Run as ``python -m tests.integration.turns_process URL HOST PER_SECOND``: it says "ready" and reads the moment.
 """
 
 from __future__ import annotations
@@ -30,4 +30,6 @@ async def hammer(url: str, host: str, per_second: float, until: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(hammer(sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])))
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    asyncio.run(hammer(sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.stdin.readline())))
