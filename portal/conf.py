@@ -113,6 +113,12 @@ class Conf(BaseSettings):
     """Wrong passwords per account and ten minutes before the portal stops asking the cluster."""
     hours_signed_in: float = Field(default=12, gt=0)
     """After so many hours a person signs in again."""
+    second_factor: Literal["optional", "administrators", "everybody"] = "optional"
+    """Who must have a second step at sign-in: a code from an app, or a passkey. The others may."""
+    minutes_before_asking_again: float = Field(default=15, gt=0, le=24 * 60)
+    """Who administers proves again who they are when the last proof is older than this."""
+    open_as_user: bool = False
+    """Whether administrators may open somebody's session, for a reason that they write down and its owner reads."""
 
     email_url: SecretStr = SecretStr("")
     """The mail server: ``smtp://user:password@host:587`` or ``smtps://…``; see ``portal.mailserver`` for the rule of

@@ -56,6 +56,7 @@ MIDDLEWARE = [
     "portal.accounts.middleware.WebSessionMiddleware",
     "portal.accounts.middleware.PreferencesMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "portal.accounts.middleware.ProofMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
 ]

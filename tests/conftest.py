@@ -22,7 +22,7 @@ from django.test import Client
 
 from launcher import parts
 from launcher.democluster.pbs.job import State
-from portal.accounts import web_sessions
+from portal.accounts import reauthentication, web_sessions
 from portal.accounts.models import Role, User
 from tests.settings import FOLDER
 
@@ -181,6 +181,7 @@ def _signed_in(user: User) -> Client:
     client.force_login(user, backend="portal.accounts.backends.PortalBackend")
     session = client.session
     web_sessions.begin(session=session, user=user, user_agent="", address="")
+    reauthentication.note_proof(session)
     session.save()
     return client
 

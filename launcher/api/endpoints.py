@@ -20,6 +20,7 @@ from launcher.flows.launch import default_cluster, launch
 from launcher.models import InteractiveSession
 from launcher.parts import apps
 from launcher.services import ExtensionRefused, LaunchRefused
+from portal.accounts import reauthentication
 from portal.accounts.models import User
 from portal.addresses import address_of
 
@@ -218,6 +219,9 @@ def _stop(request: HttpRequest, session_id: str) -> Status[schemas.SessionOut]:
     if not selectors.may_stop(user, session):
         _note_denied(request, user, session, "may_not_stop")
         raise ApiError(403, "session.not_yours", _("You may see this session, but not stop it."))
+    is_program = "Authorization" in request.headers  # then it came by a token: a web session does not count beside one
+    if session.owner_id != user.pk and not is_program and not reauthentication.is_recent(request.session):
+        raise ApiError(403, "confirm.wanted", _("Prove again that it is you on the portal's pages, then try again."))
     services.request_stop(session=session, actor=user, address=address_of(request))
     session.refresh_from_db()
     return Status(202, schemas.session_out(session))

@@ -14,6 +14,7 @@ from launcher import entitlements, selectors, services
 from launcher.cards import card_of
 from launcher.limit_forms import NumberForm
 from launcher.overview import overview
+from launcher.views.limits import administrator_or_404
 from portal.accounts.requests import signed_in_user
 from portal.addresses import address_of
 
@@ -44,9 +45,7 @@ def clusters(request: HttpRequest) -> HttpResponse:
 @login_required
 def users(request: HttpRequest) -> HttpResponse:
     """Everybody who has signed in, and how many sessions they may have."""
-    actor = signed_in_user(request)
-    if not actor.is_administrator:
-        raise Http404
+    actor = administrator_or_404(request)
     form = NumberForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         person = selectors.people().filter(pk=form.cleaned_data["user"]).first()

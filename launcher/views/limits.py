@@ -13,16 +13,18 @@ from launcher import entitlements, services, wording
 from launcher.limit_forms import AllowanceForm
 from launcher.models import Allowance
 from launcher.parts import apps, clusters
+from portal.accounts import reauthentication
 from portal.accounts.models import User
 from portal.accounts.requests import signed_in_user
 from portal.addresses import address_of
 
 
 def administrator_or_404(request: HttpRequest) -> User:
-    """Who asks, if they may administer; to everybody else the page does not exist."""
+    """Who asks, if they may administer; to everybody else the page does not exist. Raises AskAgain."""
     actor = signed_in_user(request)
     if not actor.is_administrator:
         raise Http404
+    reauthentication.require(request)
     return actor
 
 

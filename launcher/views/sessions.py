@@ -15,6 +15,7 @@ from django.views.decorators.http import require_GET, require_POST
 from launcher import grants, live_log, selectors, services, wording
 from launcher.cards import card_of, timeline_of
 from launcher.models import InteractiveSession
+from portal.accounts import reauthentication
 from portal.accounts.requests import signed_in_user
 from portal.addresses import address_of
 
@@ -129,6 +130,8 @@ def stop(request: HttpRequest, session_id: str) -> HttpResponse:
     if not selectors.may_stop(user, session):
         note_denied(request, session, "may_not_stop")
         raise Http404
+    if session.owner_id != user.pk:
+        reauthentication.require(request)
     services.request_stop(session=session, actor=user, address=address_of(request))
     return redirect("launcher:session", session_id=session.pk)
 
@@ -142,6 +145,7 @@ def give_up(request: HttpRequest, session_id: str) -> HttpResponse:
     if not selectors.may_give_up(user, session):
         note_denied(request, session, "may_not_give_up")
         raise Http404
+    reauthentication.require(request)
     services.give_up(session=session, actor=user, address=address_of(request))
     return redirect("launcher:session", session_id=session.pk)
 

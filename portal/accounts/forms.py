@@ -98,3 +98,63 @@ class NoticesForm(forms.Form):
     def choices_of(self, user: User) -> dict[str, Any]:
         """What to keep; where the form did not ask, what ``user`` has."""
         return {"email": user.email, "mail_notices": user.mail_notices} | self.cleaned_data
+
+
+def _code_field(*, required: bool) -> forms.CharField:
+    return forms.CharField(
+        label=_("Code"),
+        max_length=40,
+        required=required,
+        widget=forms.TextInput(
+            attrs={"autocomplete": "one-time-code", "autocapitalize": "none", "spellcheck": "false", "autofocus": True}
+        ),
+    )
+
+
+class SecondStepForm(forms.Form):
+    """A code of an app or a recovery code, or what a passkey answered."""
+
+    code = _code_field(required=False)
+    passkey = forms.CharField(required=False, widget=forms.HiddenInput)
+
+    def clean(self) -> dict[str, Any]:
+        """One of both must be there."""
+        values = {"code": "", "passkey": ""} | (super().clean() or {})
+        if not self.errors and not values["code"] and not values["passkey"]:
+            self.add_error("code", _("Please enter the code."))
+        return values
+
+
+class ConfirmForm(forms.Form):
+    """The password once more."""
+
+    password = forms.CharField(
+        label=_("Password"),
+        max_length=1024,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password", "autofocus": True}),
+    )
+
+
+class AppForm(forms.Form):
+    """The first code of a new app."""
+
+    code = _code_field(required=True)
+    name = forms.CharField(
+        label=_("Name, to tell it from others"),
+        max_length=80,
+        required=False,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+
+
+class NameForm(forms.Form):
+    """A new passkey's name, and what the browser made."""
+
+    name = forms.CharField(
+        label=_("Name, to tell it from others"),
+        max_length=80,
+        required=False,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+    passkey = forms.CharField(widget=forms.HiddenInput)

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import zoneinfo
 from collections.abc import Callable
+from urllib.parse import urlencode
 
 from django.conf import settings
+from django.contrib import messages
 from django.contrib.auth import logout
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect
+from django.urls import reverse
 from django.utils import timezone, translation
+from django.utils.translation import gettext
 
-from portal.accounts import web_sessions
+from portal.accounts import factors, web_sessions
 from portal.accounts.models import User
+from portal.accounts.reauthentication import AskAgain
+from portal.accounts.requests import on_this_site
 from portal.addresses import address_of
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
@@ -88,3 +95,43 @@ class WebSessionMiddleware:
             logout(request)
         else:
             web_sessions.seen(row, address=address_of(request))
+
+
+class ProofMiddleware:
+    """Leads those to the second step who must have one and have none, and asks again who administers."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer, or lead to the page that comes first."""
+        user = request.user
+        # A program with a personal token is not asked: second steps are for people. With such a header the API takes
+        # no web session, so nobody gets in by adding one.
+        is_program = request.path.startswith("/api/") and "Authorization" in request.headers
+        comes_later = isinstance(user, User) and not is_program and not request.path.startswith(self._open_paths())
+        if comes_later and factors.is_missing(user):
+            return self._enrol(request)
+        return self._get_response(request)
+
+    @staticmethod
+    def _open_paths() -> tuple[str, ...]:
+        names = ("add-app", "add-passkey", "confirm", "sign-out", "language")
+        return tuple(reverse(f"accounts:{name}") for name in names)
+
+    @staticmethod
+    def _enrol(request: HttpRequest) -> HttpResponse:
+        if request.path.startswith("/api/"):
+            words = gettext("Set up the second step of your sign-in first, on your profile page.")
+            return JsonResponse({"code": "second_step.missing", "message": words}, status=403)
+        return redirect("accounts:add-app")
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """The page that asks again; from there back to where the person was. Nothing that was sent is repeated."""
+        if not isinstance(exception, AskAgain):
+            return None
+        target = request.get_full_path()
+        if request.method not in ("GET", "HEAD"):
+            target = on_this_site(request, request.headers.get("Referer", ""))
+            messages.warning(request, gettext("Nothing was done yet. Prove that it is you, then press again."))
+        return redirect(f"{reverse('accounts:confirm')}?{urlencode({'next': target})}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zoneinfo
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import transaction
@@ -30,8 +31,64 @@ class SignInRefused(FootbridgeError):
     code = "sign_in.refused"
 
 
-def sign_in(*, username: str, password: str, address: str) -> User:
-    """The user whose password this is. Raises SignInRefused, with the attempt audited unless there are too many."""
+@dataclass(frozen=True, slots=True)
+class FirstFactor:
+    """Somebody who has proved the first factor, by the ``way`` named. Not signed in yet."""
+
+    user: User
+    way: str
+    has_new_role: bool = False
+
+
+def sign_in(*, username: str, password: str, address: str) -> FirstFactor:
+    """Whose password this is. Raises SignInRefused, with the attempt audited unless there are too many."""
+    way, identity = _proved(username, password, address)
+    if not policy.may_sign_in(settings.CONF, identity.groups):
+        raise _refused(username, address, way=way, cause="policy", code="sign_in.not_allowed")
+    has_new_role = False
+    with transaction.atomic():
+        user, _ = User.objects.select_for_update().get_or_create(username=identity.username, defaults={"password": "!"})
+        if user.is_active:
+            role = policy.role_of(settings.CONF, user.username, identity.groups)
+            has_new_role = role != user.role
+            if has_new_role:
+                record(
+                    events.UserRoleChanged(username=user.username, before=user.role, role=role),
+                    actor=user.username,
+                    address=address,
+                )
+            user.groups_on_cluster = list(identity.groups)
+            user.display_name = identity.display_name or user.display_name
+            user.role = role
+            user.full_clean(exclude=["password"])
+            user.save()
+    if not user.is_active:
+        raise _refused(username, address, way=way, cause="disabled", code="sign_in.not_allowed")
+    return FirstFactor(user, way, has_new_role)
+
+
+def record_signed_in(*, user: User, way: str, address: str) -> None:
+    """Keep that ``user`` is signed in, all steps of it done."""
+    with transaction.atomic():
+        record(events.UserSignedIn(way=way), actor=user.username, address=address)
+
+
+def confirm_password(*, user: User, password: str, address: str) -> None:
+    """Somebody signed in proves again who they are, by the same ways. Raises SignInRefused."""
+    way, identity = _proved(user.username, password, address)
+    if identity.username != user.username:
+        raise _refused(user.username, address, way=way, cause="other_account", code="sign_in.wrong")
+    record_confirmed(user=user, way=way, address=address)
+
+
+def record_confirmed(*, user: User, way: str, address: str) -> None:
+    """Keep that ``user`` has proved again who they are."""
+    with transaction.atomic():
+        record(events.UserConfirmed(way=way), actor=user.username, address=address)
+
+
+def _proved(username: str, password: str, address: str) -> tuple[str, Identity]:
+    """The way that knows this password, and whose it says it is. Raises SignInRefused."""
     username = username.strip()
     if not username or not password:
         raise SignInRefused(code="sign_in.empty")
@@ -44,20 +101,7 @@ def sign_in(*, username: str, password: str, address: str) -> User:
         raise _refused(username, address, way="", cause="name", code="sign_in.wrong")
     way, identity = _identify(username, password, address)
     throttle.forget_attempts(username, address)
-    if not policy.may_sign_in(settings.CONF, identity.groups):
-        raise _refused(username, address, way=way, cause="policy", code="sign_in.not_allowed")
-    with transaction.atomic():
-        user, _ = User.objects.select_for_update().get_or_create(username=identity.username, defaults={"password": "!"})
-        if user.is_active:
-            user.groups_on_cluster = list(identity.groups)
-            user.display_name = identity.display_name or user.display_name
-            user.role = policy.role_of(settings.CONF, user.username, identity.groups)
-            user.full_clean(exclude=["password"])
-            user.save()
-            record(events.UserSignedIn(way=way), actor=user.username, address=address)
-    if not user.is_active:
-        raise _refused(username, address, way=way, cause="disabled", code="sign_in.not_allowed")
-    return user
+    return way, identity
 
 
 def _identify(username: str, password: str, address: str) -> tuple[str, Identity]:

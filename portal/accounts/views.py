@@ -4,32 +4,23 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth import BACKEND_SESSION_KEY, login, logout
+from django.contrib.auth import BACKEND_SESSION_KEY, logout
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
 from launcher import leaving
-from portal.accounts import services, tokens, web_sessions
+from portal.accounts import entering, services, tokens, web_sessions
+from portal.accounts.factor_views import second_steps_of
 from portal.accounts.forms import NoticesForm, PreferencesForm, SignInForm, TokenForm
-from portal.accounts.requests import signed_in_user
+from portal.accounts.requests import safe_next, signed_in_user
 from portal.accounts.session_views import browsers_of
 from portal.accounts.wording import sign_in_sentence, token_sentence
 from portal.addresses import address_of
-
-_BACKEND = "portal.accounts.backends.PortalBackend"
-
-
-def _safe_next(request: HttpRequest) -> str:
-    target = request.POST.get("next") or request.GET.get("next") or ""
-    if url_has_allowed_host_and_scheme(target, allowed_hosts={request.get_host()}, require_https=request.is_secure()):
-        return target
-    return ""
 
 
 @never_cache
@@ -38,25 +29,21 @@ def _safe_next(request: HttpRequest) -> str:
 def sign_in(request: HttpRequest) -> HttpResponse:
     """The sign-in page."""
     if request.user.is_authenticated:
-        return redirect(_safe_next(request) or settings.LOGIN_REDIRECT_URL)
+        return redirect(safe_next(request) or settings.LOGIN_REDIRECT_URL)
     form = SignInForm(request.POST or None)
     status = 200
     if request.method == "POST" and form.is_valid():
         try:
-            user = services.sign_in(**form.cleaned_data, address=address_of(request))
+            first = services.sign_in(**form.cleaned_data, address=address_of(request))
         except services.SignInRefused as error:
             form.add_error(None, sign_in_sentence(error.code))
             status = 429 if error.code == "sign_in.throttled" else 200
         else:
-            login(request, user, backend=_BACKEND)
-            web_sessions.begin(
-                session=request.session,
-                user=user,
-                user_agent=request.headers.get("User-Agent", ""),
-                address=address_of(request),
-            )
-            return redirect(_safe_next(request) or settings.LOGIN_REDIRECT_URL)
-    return render(request, "accounts/sign_in.html", {"form": form, "next": _safe_next(request)}, status=status)
+            target = safe_next(request)
+            if entering.wants_second_step(request, first, target=target):
+                return redirect("accounts:second-step")
+            return redirect(target or settings.LOGIN_REDIRECT_URL)
+    return render(request, "accounts/sign_in.html", {"form": form, "next": safe_next(request)}, status=status)
 
 
 @require_POST
@@ -99,6 +86,7 @@ def _profile_page(
         "tokens": tokens.tokens_of(user),
         "new_token": new_token,
         "browsers": browsers_of(request),
+        **second_steps_of(user),
     }
     response = render(request, "accounts/profile.html", context)
     if new_token:
@@ -147,7 +135,7 @@ def token_revoke(request: HttpRequest, pk: int) -> HttpResponse:
 def language(request: HttpRequest) -> HttpResponse:
     """Switch the language on this browser, and for good where somebody is signed in."""
     chosen = request.POST.get("language", "")
-    response = redirect(_safe_next(request) or settings.LOGIN_REDIRECT_URL)
+    response = redirect(safe_next(request) or settings.LOGIN_REDIRECT_URL)
     if chosen in dict(settings.LANGUAGES):
         response.set_cookie(
             settings.LANGUAGE_COOKIE_NAME,

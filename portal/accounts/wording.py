@@ -31,3 +31,14 @@ def token_sentence(code: str) -> str:
         "token.too_many": _("You have as many tokens as you may. Revoke one that you do not need any more."),
         "token.name": _("Please give the token a short name on one line."),
     }.get(code, _("This token cannot be made."))
+
+
+def factor_sentence(code: str) -> str:
+    """Why a second step was not made, or not kept."""
+    return {
+        "factor.wrong": _("This code does not fit. A code counts once; wait for the next one and try again."),
+        "factor.throttled": _("Too many attempts. Wait ten minutes, then try again."),
+        "factor.name": _("Please give it a short name on one line."),
+        "factor.too_many": _("You have as many as you may. Remove one that you do not need any more."),
+        "factor.passkey": _("The passkey could not be checked. Try again."),
+    }.get(code, _("That did not work. Try again."))

@@ -316,6 +316,77 @@ class UserEnabled(Event):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class UserRoleChanged(Event):
+    """At a sign-in the site's policy gave ``username`` another role. Not recorded: which rule it was."""
+
+    NAME: ClassVar[str] = "user.role_changed"
+    LABEL: ClassVar[StrPromise] = _("Role changed")
+    username: str
+    before: str
+    role: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UserConfirmed(Event):
+    """Somebody signed in proved again who they are, by the ``way`` named. Not recorded: for which page."""
+
+    NAME: ClassVar[str] = "user.confirmed"
+    LABEL: ClassVar[StrPromise] = _("Proved again who they are")
+    way: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SecondFactorAdded(Event):
+    """Somebody can make the second step at sign-in with this, too: ``kind`` is totp or passkey.
+
+    Not recorded: the secret, the public key, the device.
+    """
+
+    NAME: ClassVar[str] = "second_factor.added"
+    LABEL: ClassVar[StrPromise] = _("Second step added")
+    kind: str
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SecondFactorRemoved(Event):
+    """Somebody took a second step away. Not recorded: when it had been used last."""
+
+    NAME: ClassVar[str] = "second_factor.removed"
+    LABEL: ClassVar[StrPromise] = _("Second step removed")
+    kind: str
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SecondFactorsReset(Event):
+    """All second steps of somebody who lost them were taken away on the portal's host. Not recorded: their names."""
+
+    NAME: ClassVar[str] = "second_factor.reset"
+    LABEL: ClassVar[StrPromise] = _("Second steps reset")
+    username: str
+    factors: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RecoveryCodesMade(Event):
+    """Somebody made new recovery codes; those of before are void. Not recorded: the codes."""
+
+    NAME: ClassVar[str] = "second_factor.codes_made"
+    LABEL: ClassVar[StrPromise] = _("Recovery codes made")
+    codes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RecoveryCodeUsed(Event):
+    """A recovery code was used in place of a second step; ``left`` are left. Not recorded: the code."""
+
+    NAME: ClassVar[str] = "second_factor.code_used"
+    LABEL: ClassVar[StrPromise] = _("Recovery code used")
+    left: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class TokenCreated(Event):
     """A personal token was made. ``expires_at`` is ISO 8601 in UTC. Not recorded: the token, its digest, each
     use.

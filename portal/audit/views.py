@@ -15,6 +15,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from portal import clock
+from portal.accounts import reauthentication
 from portal.accounts.models import User
 from portal.addresses import address_of
 from portal.audit import selectors, services
@@ -65,6 +66,7 @@ def export(request: HttpRequest, auditor: User) -> HttpResponseBase:
     """The rows that the filters leave, as a file. The export is itself an event, recorded before the first
     byte.
     """
+    reauthentication.require(request)
     file_format = request.GET.get("format", "csv")
     filters = AuditFilter(request.GET)
     if file_format not in FORMATS or not filters.is_valid():

@@ -63,6 +63,13 @@ RECORDED = {
     "user.signed_in": (1, {"way": "str"}),
     "user.signed_out": (1, {}),
     "user.signed_out_elsewhere": (1, {"everywhere": "bool", "web_sessions": "int", "tokens": "int"}),
+    "user.role_changed": (1, {"username": "str", "before": "str", "role": "str"}),
+    "user.confirmed": (1, {"way": "str"}),
+    "second_factor.added": (1, {"kind": "str", "name": "str"}),
+    "second_factor.removed": (1, {"kind": "str", "name": "str"}),
+    "second_factor.reset": (1, {"username": "str", "factors": "int"}),
+    "second_factor.codes_made": (1, {"codes": "int"}),
+    "second_factor.code_used": (1, {"left": "int"}),
     "user.disabled": (1, {"username": "str"}),
     "user.enabled": (1, {"username": "str"}),
 }

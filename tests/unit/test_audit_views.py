@@ -18,6 +18,7 @@ from django.test import AsyncClient, Client
 from django.utils import timezone
 
 from portal import clock
+from portal.accounts import reauthentication
 from portal.accounts.models import Role, User
 from portal.audit import selectors
 from portal.audit.events import SessionSubmitted, UserSignedOut
@@ -39,6 +40,9 @@ def download(user: User, query: str = "") -> tuple[StreamingHttpResponse, str]:
     async def get() -> tuple[Any, str]:
         client = AsyncClient()
         await client.aforce_login(user, backend="portal.accounts.backends.PortalBackend")
+        session = await client.asession()
+        reauthentication.note_proof(session)
+        await session.asave()
         response: Any = await client.get(f"/audit/export/?{query}")
         if not response.streaming:
             return response, response.content.decode()
