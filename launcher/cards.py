@@ -38,6 +38,18 @@ _BAD_ENDINGS = frozenset({"failed", "node_failed", "submit_rejected", "lost", "o
 
 
 @dataclass(frozen=True, slots=True)
+class VisitLine:
+    """An administrator's visit to somebody's session, as its owner reads it."""
+
+    id: int
+    visitor: str
+    reason: str
+    began_at: dt.datetime
+    until: dt.datetime  # when it ended, or will at the latest
+    is_running: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SessionCard:
     """Everything a page shows of a session, in words."""
 
@@ -79,6 +91,7 @@ class SessionCard:
     details: str  # the scheduler's own words
     relaunch_url: str
     more: MoreTime
+    visits: tuple[VisitLine, ...]  # of administrators, oldest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +175,7 @@ def card_of(
         details=session.end_detail or session.job_comment,
         relaunch_url=f"{reverse('launcher:launch', args=[session.app])}?again={session.id}",
         more=more_time_of(session, is_owner=is_owner, entries=entries),
+        visits=_visits(session),
     )
 
 
@@ -169,6 +183,26 @@ def _is_paused(session: InteractiveSession) -> bool:
     """Whether the cluster lets it stand still: nothing in it answers meanwhile."""
     is_running = session.state in (SessionState.STARTING, SessionState.READY)
     return is_running and session.job_state == JobState.SUSPENDED and session.stop_requested_at is None
+
+
+MOST_VISITS = 5
+
+
+def _visits(session: InteractiveSession) -> tuple[VisitLine, ...]:
+    """The last ones."""
+    moment = now()
+    lines = [
+        VisitLine(
+            id=visit.pk,
+            visitor=visit.visitor_name,
+            reason=visit.reason,
+            began_at=visit.began_at,
+            until=visit.ended_at or visit.expires_at,
+            is_running=visit.ended_at is None and visit.expires_at > moment,
+        )
+        for visit in session.visits.all()
+    ]
+    return tuple(lines[-MOST_VISITS:])
 
 
 def _time_left(session: InteractiveSession, choices: LaunchChoices) -> tuple[int | None, int | None]:

@@ -16,7 +16,7 @@ from django.core.cache import cache
 from django.db import transaction
 from redis import RedisError
 
-from launcher import dispatch, sealing
+from launcher import dispatch, sealing, selectors
 from launcher.models import AccessGrant, InteractiveSession
 from portal import ids
 from portal.accounts.models import User
@@ -49,12 +49,14 @@ def create_entry_code(*, session: InteractiveSession, user: User, web_session_ke
     code = ids.secret()
     value = {"session": session.pk, "user": user.pk, "web_session": sealing.digest(web_session_key)}
     cache.set(_key(code), value, CODE_SECONDS)
+    is_owner = selectors.owns(user, session)
     with transaction.atomic():
         locked = InteractiveSession.objects.select_for_update().get(pk=session.pk)
-        if locked.connected_at is None:
+        if locked.connected_at is None and is_owner:
             locked.connected_at = now()
             locked.save(update_fields=["connected_at"])
-        record(events.SessionConnected(via="browser"), actor=user.username, address=address, session_id=session.pk)
+        via = "browser" if is_owner else "opened_as_user"
+        record(events.SessionConnected(via=via), actor=user.username, address=address, session_id=session.pk)
     return code
 
 
@@ -69,6 +71,9 @@ def redeem_entry_code(*, label: str, code: str) -> GrantIssued | None:
     user = User.objects.filter(pk=value["user"], is_active=True).first()
     if session is None or user is None:
         return None
+    visit = None if selectors.owns(user, session) else selectors.running_visit(user, session)
+    if visit is None and not selectors.owns(user, session):
+        return None
     cookie_value = ids.secret()
     moment = now()
     grant = AccessGrant.objects.create(
@@ -76,8 +81,9 @@ def redeem_entry_code(*, label: str, code: str) -> GrantIssued | None:
         session=session,
         user=user,
         web_session_digest=value["web_session"],
+        visit=visit,
         created_at=moment,
-        expires_at=moment + dt.timedelta(hours=settings.CONF.hours_signed_in),
+        expires_at=visit.expires_at if visit else moment + dt.timedelta(hours=settings.CONF.hours_signed_in),
     )
     return GrantIssued(cookie_value=cookie_value, session_id=session.pk, expires_at=grant.expires_at)
 

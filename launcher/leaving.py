@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from launcher import grants
+from launcher import grants, services
 from portal.accounts import tokens, web_sessions
 from portal.accounts.models import User, WebSession
 from portal.audit import events
@@ -19,6 +19,7 @@ def sign_out(*, user: User, here: WebSession | None, address: str) -> None:
     """This browser is left."""
     with transaction.atomic():
         _close(user, [here] if here else [])
+        services.end_visits_of(user, actor=user, address=address)
         record(events.UserSignedOut(), actor=user.username, address=address)
 
 
@@ -40,6 +41,7 @@ def sign_out_everywhere(*, user: User, with_tokens: bool, address: str) -> None:
         rows = list(user.web_sessions.all())
         _close(user, rows)
         grants.revoke_all_of(user)
+        services.end_visits_of(user, actor=user, address=address)
         count = tokens.revoke_all_tokens(user=user, actor=user.username, address=address) if with_tokens else 0
         event = events.UserSignedOutElsewhere(everywhere=True, web_sessions=len(rows), tokens=count)
         record(event, actor=user.username, address=address)
@@ -55,6 +57,7 @@ def disable(*, user: User, actor: User, address: str) -> None:
         User.objects.filter(pk=user.pk).update(is_active=False)
         _close(user, list(user.web_sessions.all()))
         grants.revoke_all_of(user)
+        services.end_visits_of(user, actor=actor, address=address)
         record(events.UserDisabled(username=user.username), actor=actor.username, address=address)
 
 

@@ -123,6 +123,24 @@ class InteractiveSession(models.Model):
         return f"fb-{self.id}"
 
 
+class SupportVisit(models.Model):
+    """An administrator's leave to open somebody's session for a while, for a reason that its owner can read."""
+
+    session = models.ForeignKey(InteractiveSession, on_delete=models.CASCADE, related_name="visits")
+    visitor = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="visits")
+    visitor_name = models.CharField(max_length=64)
+    reason = models.CharField(max_length=300)
+    began_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, blank=True)  # before its time
+
+    class Meta:
+        ordering = ["began_at", "pk"]
+
+    def __str__(self) -> str:
+        return f"visit of {self.visitor_name} to {self.session_id}"
+
+
 class AccessGrant(models.Model):
     """The right of one browser to reach one session's own address: what the cookie there stands for."""
 
@@ -130,6 +148,9 @@ class AccessGrant(models.Model):
     session = models.ForeignKey(InteractiveSession, on_delete=models.CASCADE, related_name="grants")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="grants")
     web_session_digest = models.CharField(max_length=64)  # SHA-256 of the portal session's key: sign-out ends the grant
+    visit = models.ForeignKey(  # set when it is not the owner's: why, and how long
+        SupportVisit, on_delete=models.CASCADE, null=True, blank=True, related_name="grants"
+    )
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, blank=True)

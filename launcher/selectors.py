@@ -8,11 +8,12 @@ from __future__ import annotations
 import datetime as dt
 
 import structlog
+from django.conf import settings
 from django.db.models import Count, Min, QuerySet
 
 from launcher import endwarnings, sealing
 from launcher.extension import Running
-from launcher.models import AccessGrant, InteractiveSession, Notice, NoticeKind
+from launcher.models import AccessGrant, InteractiveSession, Notice, NoticeKind, SupportVisit
 from launcher.notebookpath import page_of
 from launcher.parts import clusters
 from launcher.proxy.access_types import Access, Target, Verdict
@@ -33,9 +34,33 @@ def may_see(user: User, session: InteractiveSession) -> bool:
     return user.is_active and (session.owner_id == user.pk or user.may_audit)
 
 
-def may_open(user: User, session: InteractiveSession) -> bool:
-    """Whether ``user`` may use the notebook itself: only its owner."""
+def owns(user: User, session: InteractiveSession) -> bool:
+    """Whether this session is the person's own: to extend, to keep, to continue."""
     return user.is_active and session.owner_id == user.pk
+
+
+def may_open(user: User, session: InteractiveSession) -> bool:
+    """Whether ``user`` may use the notebook itself: its owner, and for a while an administrator who gave a reason."""
+    return owns(user, session) or running_visit(user, session) is not None
+
+
+def may_visit(user: User, session: InteractiveSession) -> bool:
+    """Whether ``user`` may open somebody else's session once they have given a reason."""
+    is_allowed = settings.CONF.open_as_user and user.is_active and user.is_administrator
+    return is_allowed and session.owner_id != user.pk and session.is_live
+
+
+def running_visit(user: User, session: InteractiveSession) -> SupportVisit | None:
+    """The leave that ``user`` has at this moment to open somebody else's session."""
+    if not (settings.CONF.open_as_user and user.is_active and user.is_administrator):
+        return None
+    running = SupportVisit.objects.filter(session=session, visitor=user, ended_at=None, expires_at__gt=now())
+    return running.order_by("-expires_at").first()
+
+
+def may_end_visit(user: User, visit: SupportVisit) -> bool:
+    """Whether ``user`` may end this visit: the session's owner, the visitor, and administrators."""
+    return user.is_active and (user.pk in (visit.session.owner_id, visit.visitor_id) or user.is_administrator)
 
 
 def may_stop(user: User, session: InteractiveSession) -> bool:
@@ -76,7 +101,7 @@ def history(user: User) -> Sessions:
 
 def with_kin(sessions: Sessions) -> Sessions:
     """The same, read together with the sessions they continue and are continued by: for cards."""
-    return sessions.select_related("continues").prefetch_related("continuations")
+    return sessions.select_related("continues").prefetch_related("continuations", "visits")
 
 
 def find(session_id: str) -> InteractiveSession | None:
@@ -105,6 +130,8 @@ def open_target(*, label: str, cookie_value: str) -> Access:
     grant = AccessGrant.objects.filter(digest=sealing.digest(cookie_value)).select_related("user").first()
     if grant is None or grant.expires_at <= now():
         return Access(verdict=Verdict.SIGN_IN, session_id=session.pk)
+    if grant.visit_id is not None and grant.revoked_at is not None:
+        return Access(verdict=Verdict.SIGN_IN, session_id=session.pk)  # the visit is over, which is no offence
     if grant.session_id != session.pk or not may_open(grant.user, session):
         return Access(
             verdict=Verdict.FORBIDDEN,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from launcher.views import administration, check_up, limits, more_time, notices, pages, people, sessions
+from launcher.views import administration, check_up, limits, more_time, notices, pages, people, sessions, visits
 
 app_name = "launcher"
 urlpatterns = [
@@ -21,6 +21,8 @@ urlpatterns = [
     path("sessions/<slug:session_id>/keep/", sessions.keep, name="keep"),
     path("sessions/<slug:session_id>/stop/", sessions.stop, name="stop"),
     path("sessions/<slug:session_id>/give-up/", sessions.give_up, name="give-up"),
+    path("sessions/<slug:session_id>/open-as-user/", visits.open_as_user, name="open-as-user"),
+    path("sessions/<slug:session_id>/visits/<int:pk>/end/", visits.end, name="visit-end"),
     path("sessions/<slug:session_id>/extend/", more_time.extend, name="extend"),
     path("sessions/<slug:session_id>/continue/", more_time.continue_, name="continue"),
     path("administration/sessions/", administration.all_sessions, name="admin-sessions"),

@@ -207,7 +207,7 @@ def _own(request: HttpRequest, session_id: str) -> tuple[User, InteractiveSessio
     kept."""
     user = writer_of(request)
     session = _visible(request, user, session_id)
-    if not selectors.may_open(user, session):
+    if not selectors.owns(user, session):
         _note_denied(request, user, session, "not_owner")
         raise Http404
     return user, session

@@ -43,6 +43,7 @@ def end(
     session.upstream_host, session.upstream_port = "", None
     session.save()
     session.grants.filter(revoked_at__isnull=True).update(revoked_at=session.ended_at)
+    session.visits.filter(ended_at=None, expires_at__gt=session.ended_at).update(ended_at=session.ended_at)
     record(
         events.SessionEnded(reason=reason, code=code, exit_status=session.exit_status, job_id=session.job_id),
         actor=session.stop_requested_by or PORTAL_ITSELF,

@@ -21,7 +21,7 @@ from portal.addresses import address_of
 
 def _own_session(request: HttpRequest, session_id: str) -> InteractiveSession:
     session = session_or_404(request, session_id)
-    if not selectors.may_open(signed_in_user(request), session):
+    if not selectors.owns(signed_in_user(request), session):
         note_denied(request, session, "not_owner")
         raise Http404
     return session

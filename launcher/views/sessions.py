@@ -71,6 +71,7 @@ def _session_context(request: HttpRequest, session_id: str) -> dict[str, object]
         "job_id": session.job_id,
         "may_stop": selectors.may_stop(user, session),
         "may_give_up": selectors.may_give_up(user, session),
+        "may_visit": selectors.may_visit(user, session),
         "language": get_language(),
     }
 
@@ -85,10 +86,10 @@ def connect(request: HttpRequest, session_id: str) -> HttpResponse:
         raise Http404
     if not session.is_live:
         return redirect("launcher:session", session_id=session.pk)
-    return _enter(request, session, wanted=selectors.opening_page(session))
+    return enter(request, session, wanted=selectors.opening_page(session))
 
 
-def _enter(request: HttpRequest, session: InteractiveSession, *, wanted: str = "") -> HttpResponse:
+def enter(request: HttpRequest, session: InteractiveSession, *, wanted: str = "") -> HttpResponse:
     """A redirect to the session's own address with a one-time code; ``wanted`` is judged there, as any path is."""
     code = grants.create_entry_code(
         session=session,
@@ -118,7 +119,7 @@ def by_address(request: HttpRequest, label: str) -> HttpResponse:
     session = session_or_404(request, session.pk)
     if not selectors.may_open(signed_in_user(request), session) or not session.is_live:
         return redirect("launcher:session", session_id=session.pk)
-    return _enter(request, session, wanted=request.GET.get("next", ""))
+    return enter(request, session, wanted=request.GET.get("next", ""))
 
 
 @login_required
@@ -156,7 +157,7 @@ def keep(request: HttpRequest, session_id: str) -> HttpResponse:
     """Keep the session running though nobody has used it."""
     session = session_or_404(request, session_id)
     user = signed_in_user(request)
-    if not selectors.may_open(user, session):
+    if not selectors.owns(user, session):
         note_denied(request, session, "not_owner")
         raise Http404
     services.keep_running(session=session, actor=user, address=address_of(request))

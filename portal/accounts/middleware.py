@@ -109,8 +109,8 @@ class ProofMiddleware:
         # A program with a personal token is not asked: second steps are for people. With such a header the API takes
         # no web session, so nobody gets in by adding one.
         is_program = request.path.startswith("/api/") and "Authorization" in request.headers
-        comes_later = isinstance(user, User) and not is_program and not request.path.startswith(self._open_paths())
-        if comes_later and factors.is_missing(user):
+        is_open = is_program or request.path.startswith(self._open_paths())
+        if isinstance(user, User) and not is_open and factors.is_missing(user):
             return self._enrol(request)
         return self._get_response(request)
 

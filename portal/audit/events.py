@@ -128,6 +128,30 @@ class SessionConnected(Event):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class SessionOpenedAsUser(Event):
+    """An administrator opened the session of ``owner`` for ``minutes`` at most, for this ``reason``.
+
+    Not recorded: what was seen or done in it.
+    """
+
+    NAME: ClassVar[str] = "session.opened_as_user"
+    LABEL: ClassVar[StrPromise] = _("Opened by an administrator")
+    owner: str
+    reason: str
+    minutes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionVisitEnded(Event):
+    """Somebody ended the visit of ``visitor`` before its time. Not recorded: visits that ran out."""
+
+    NAME: ClassVar[str] = "session.visit_ended"
+    LABEL: ClassVar[StrPromise] = _("Administrator's visit ended")
+    visitor: str
+    by_owner: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class SessionExtensionRequested(Event):
     """Its owner asked for more time: ``walltime_seconds`` in all. Not recorded: that they asked again for the same."""
 

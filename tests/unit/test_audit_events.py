@@ -39,6 +39,8 @@ RECORDED = {
             "queue": "str",
         },
     ),
+    "session.opened_as_user": (1, {"owner": "str", "reason": "str", "minutes": "int"}),
+    "session.visit_ended": (1, {"visitor": "str", "by_owner": "bool"}),
     "session.ready": (1, {"seconds_since_launch": "float"}),
     "session.started": (1, {"execution_host": "str"}),
     "session.given_up": (1, {"job_id": "str"}),

@@ -1,0 +1,78 @@
+"""Administrators who open somebody's session to help: for a reason, for a while, and never unseen by its owner."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from django.db import transaction
+
+from launcher import dispatch
+from launcher.models import InteractiveSession, SupportVisit
+from launcher.selectors import may_visit
+from portal.accounts.models import User
+from portal.audit import events
+from portal.audit.services import record
+from portal.clock import now
+from portal.errors import FootbridgeError
+
+VISIT_MINUTES = 30
+SHORTEST_REASON, LONGEST_REASON = 10, 300
+
+
+class VisitRefused(FootbridgeError):
+    """Nobody may open the session so. ``visit.not_allowed`` or ``visit.reason``."""
+
+    code = "visit.not_allowed"
+
+
+def open_as_user(*, session: InteractiveSession, actor: User, reason: str, address: str) -> SupportVisit:
+    """Let ``actor`` open the session for half an hour. Raises VisitRefused."""
+    reason = " ".join(reason.split())
+    if not SHORTEST_REASON <= len(reason) <= LONGEST_REASON or not reason.isprintable():
+        raise VisitRefused(code="visit.reason", params={"least": SHORTEST_REASON, "most": LONGEST_REASON})
+    with transaction.atomic():
+        locked = InteractiveSession.objects.select_for_update().get(pk=session.pk)
+        if not may_visit(actor, locked):
+            raise VisitRefused
+        moment = now()
+        visit = SupportVisit.objects.create(
+            session=locked,
+            visitor=actor,
+            visitor_name=actor.username,
+            reason=reason,
+            began_at=moment,
+            expires_at=moment + dt.timedelta(minutes=VISIT_MINUTES),
+        )
+        record(
+            events.SessionOpenedAsUser(owner=locked.username, reason=reason, minutes=VISIT_MINUTES),
+            actor=actor.username,
+            address=address,
+            session_id=locked.id,
+        )
+        dispatch.tell_browsers(locked)
+    return visit
+
+
+def end_visit(*, visit: SupportVisit, actor: User, address: str) -> None:
+    """The visit is over now, and what was opened by it closes. Does nothing when it is over already."""
+    with transaction.atomic():
+        locked = SupportVisit.objects.select_for_update().select_related("session").get(pk=visit.pk)
+        if locked.ended_at is not None or locked.expires_at <= now():
+            return
+        locked.ended_at = now()
+        locked.save(update_fields=["ended_at"])
+        locked.grants.filter(revoked_at=None).update(revoked_at=locked.ended_at)
+        record(
+            events.SessionVisitEnded(visitor=locked.visitor_name, by_owner=locked.session.owner_id == actor.pk),
+            actor=actor.username,
+            address=address,
+            session_id=locked.session_id,
+        )
+        dispatch.drop_access(user_id=locked.visitor_id)
+        dispatch.tell_browsers(locked.session)
+
+
+def end_visits_of(visitor: User, *, actor: User, address: str) -> None:
+    """``visitor`` leaves the portal: so do their visits end."""
+    for visit in SupportVisit.objects.filter(visitor=visitor, ended_at=None, expires_at__gt=now()):
+        end_visit(visit=visit, actor=actor, address=address)
