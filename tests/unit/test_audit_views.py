@@ -24,6 +24,7 @@ from portal.audit import selectors
 from portal.audit.events import SessionSubmitted, UserSignedOut
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
+from portal.clock import now
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("valkey")]
 
@@ -41,7 +42,7 @@ def download(user: User, query: str = "") -> tuple[StreamingHttpResponse, str]:
         client = AsyncClient()
         await client.aforce_login(user, backend="portal.accounts.backends.PortalBackend")
         session = await client.asession()
-        reauthentication.note_proof(session)
+        await session.aset(reauthentication.KEY, now().timestamp())
         await session.asave()
         response: Any = await client.get(f"/audit/export/?{query}")
         if not response.streaming:
