@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("launcher", "0009_unreachable_code"),
+        ("launcher", "0010_live_sessions_by_index"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
