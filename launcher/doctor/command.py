@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the account to sign in with; else the cluster's operator, or the first of PORTAL_ADMINISTRATORS",
     )
     parser.add_argument("--job", action="store_true", help="also submit a tiny job and cancel it: a place in the queue")
+    parser.add_argument("--portal", action="store_true", help="leave the clusters out")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of lines")
 
 
@@ -41,10 +42,17 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="manage.py doctor", description=HELP)
     add_arguments(parser)
     options = parser.parse_args(arguments)
-    return run(sys.stdout, cluster=options.cluster, account=options.account, with_job=options.job, as_json=options.json)
+    return run(
+        sys.stdout,
+        cluster=options.cluster,
+        account=options.account,
+        with_job=options.job,
+        only_portal=options.portal,
+        as_json=options.json,
+    )
 
 
-def run(stream: TextIO, *, cluster: str, account: str, with_job: bool, as_json: bool) -> int:
+def run(stream: TextIO, *, cluster: str, account: str, with_job: bool, only_portal: bool, as_json: bool) -> int:
     """Check everything and show it. Returns the exit status."""
     report = Report(stream, as_json=as_json)
     report.head("The portal")
@@ -53,7 +61,11 @@ def run(stream: TextIO, *, cluster: str, account: str, with_job: bool, as_json: 
     if problem is not None:
         report.add([problem])
         return report.end()
-    _check(report, cluster, account, with_job=with_job)
+    from launcher.doctor import plan
+
+    report.add(plan.check_portal_further())
+    if not only_portal and plan.is_usable(report.findings, "portal.clusters"):
+        _check_clusters(report, cluster, account, with_job=with_job)
     return report.end()
 
 
@@ -82,14 +94,11 @@ def _django_problem(findings: Sequence[Finding]) -> Finding | None:
     return None
 
 
-def _check(report: Report, only: str, account: str, *, with_job: bool) -> None:
+def _check_clusters(report: Report, only: str, account: str, *, with_job: bool) -> None:
     from launcher.doctor import plan
     from launcher.parts import clusters
     from portal.conf import conf
 
-    report.add(plan.check_portal_further())
-    if not plan.is_usable(report.findings, "portal.clusters"):
-        return
     if only and only not in clusters():
         unknown = broken(
             _("There is no cluster “%(name)s” in the clusters file."),

@@ -118,7 +118,8 @@ def worker(_portal: object) -> Said:
     """A worker takes messages."""
     from celery import current_app
 
-    answers = current_app.control.ping(timeout=2)
+    # a free worker answers at once; on a busy computer it may take longer
+    answers = current_app.control.ping(timeout=1) or current_app.control.ping(timeout=4)
     with contextlib.closing(_client()) as client:
         waiting = int(client.llen(QUEUE))
     if not answers:

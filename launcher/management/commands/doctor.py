@@ -28,6 +28,7 @@ class Command(BaseCommand):
                 cluster=options["cluster"],
                 account=options["account"],
                 with_job=options["job"],
+                only_portal=options["portal"],
                 as_json=options["json"],
             )
         )
