@@ -53,6 +53,7 @@ async def test_pages_of_an_administrator_have_no_violations(
         "/administration/limits/",
         "/administration/sessions/",
         "/administration/clusters/",
+        "/administration/check-up/",
     ):
         await page.goto(path)
         await expect(page.locator("html")).to_have_attribute("lang", re.compile("zh"))
