@@ -26,7 +26,9 @@ def keep(cluster: Cluster, sessions: Iterable[InteractiveSession], result: Round
     if result.rejected is not None:
         services.record_host_key_rejected(cluster.id, result.rejected)
     for code in {"", *result.refused.values()}:
-        services.record_unreachable([pk for pk in result.unanswered if result.refused.get(pk, "") == code], code=code)
+        silent = [pk for pk in result.unanswered if result.refused.get(pk, "") == code]
+        with _apart(f"{len(silent)} without an answer"):
+            services.record_unreachable(silent, code=code)
     heard: dict[str, int | None] = {}  # most sessions of most rounds: a statement for all of them
     news: dict[str, Answer] = {}
     for session in sorted(sessions, key=lambda session: session.username):  # a person's news in one trip
@@ -41,7 +43,8 @@ def keep(cluster: Cluster, sessions: Iterable[InteractiveSession], result: Round
                 heard[session.id] = session.memory_used_mib if changed else None
             else:
                 news[session.id] = _answer(session.id, result)
-    services.record_heard(heard)
+    with _apart(f"{len(heard)} without news"):
+        services.record_heard(heard)
     ids = list(news)
     for start in range(0, len(ids), services.ROWS_AT_ONCE):
         rows = _kept({session_id: news[session_id] for session_id in ids[start : start + services.ROWS_AT_ONCE]})

@@ -42,7 +42,7 @@ class Look:
 
 def plan_looks(sessions: Iterable[InteractiveSession], *, limit: int) -> None:
     """Say when to look at sessions of an app for which that is not known, or not as its rule of today has it."""
-    rows = list(sessions)
+    rows = sorted(sessions, key=lambda session: session.pk)  # two writers lock rows in one order
     for session in rows:
         session.activity_check_at = _used_at(session) + dt.timedelta(seconds=quiet_seconds(limit))
     InteractiveSession.objects.bulk_update(rows, ["activity_check_at"], batch_size=ROWS_AT_ONCE)

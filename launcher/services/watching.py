@@ -118,14 +118,17 @@ def _changed(session: InteractiveSession, before: Mapping[str, object]) -> set[s
 def record_heard(heard: Mapping[str, int | None]) -> None:
     """The scheduler had nothing new to say about these. Values: the memory used in MiB where that has changed."""
     moment = now()
-    ids_heard = list(heard)
-    with transaction.atomic():
-        for start in range(0, len(ids_heard), ROWS_AT_ONCE):
-            rows = InteractiveSession.objects.filter(pk__in=ids_heard[start : start + ROWS_AT_ONCE])
-            rows.filter(state__in=LIVE_STATES).update(polled_at=moment)
-        changed = [InteractiveSession(pk=pk, memory_used_mib=used) for pk, used in heard.items() if used is not None]
-        live = InteractiveSession.objects.filter(state__in=LIVE_STATES)
-        live.bulk_update(changed, ["memory_used_mib"], batch_size=ROWS_AT_ONCE)
+    ids_heard = sorted(heard)  # locked in one order: two writers must not wait for each other
+    live = InteractiveSession.objects.filter(state__in=LIVE_STATES)
+    for start in range(0, len(ids_heard), ROWS_AT_ONCE):
+        chunk = ids_heard[start : start + ROWS_AT_ONCE]
+        with transaction.atomic():
+            found = list(live.filter(pk__in=chunk).select_for_update().order_by("pk").values_list("pk", flat=True))
+            live.filter(pk__in=found).update(polled_at=moment)
+            used = {pk: heard[pk] for pk in found if heard[pk] is not None}
+            live.bulk_update(
+                [InteractiveSession(pk=pk, memory_used_mib=mib) for pk, mib in used.items()], ["memory_used_mib"]
+            )
 
 
 def has_left_its_place(session: InteractiveSession, status: JobStatus) -> bool:
