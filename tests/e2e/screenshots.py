@@ -17,6 +17,10 @@ from launcher.democluster.settings import DEFAULT_ACCOUNTS
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "images"
 PASSWORDS = {account.name: account.password for account in DEFAULT_ACCOUNTS}
 SIZE = {"width": 1280, "height": 800}
+WITHOUT_PATHS = r"""log => {
+  log.textContent = log.textContent.replaceAll(/\/[\w.\/-]+\/(home|share|site-packages)\//g, '/…/$1/');
+}"""
+"""The log names folders of the machine on which the pictures are taken."""
 
 
 async def _signed_in(browser: Browser, url: str, name: str, **look: str) -> Page:
@@ -58,6 +62,7 @@ async def take(url: str) -> None:
         await page.screenshot(path=FOLDER / "launch.png", full_page=True)
         await page.get_by_role("button", name="Launch").click()
         await page.get_by_role("button", name="Connect").wait_for(timeout=60_000)
+        await page.locator("#log-text").evaluate(WITHOUT_PATHS)
         await page.screenshot(path=FOLDER / "session.png", full_page=True)
         await _notebook(page)
         await page.goto("/")
