@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from launcher import clusterwords, endwarnings, notice_wording, wording
+from launcher import clusterwords, credential_state, endwarnings, notice_wording, wording
 from launcher.allowances import Entry
 from launcher.catalog import LaunchChoices
 from launcher.figures import last_round
@@ -256,6 +256,8 @@ def _state_text(session: InteractiveSession) -> str:
     known = _known_text(session, state)
     if session.unreachable_since is None:
         return known
+    if not credential_state.can_act(session.cluster, session.username):
+        return wording.sign_in_again_sentence(session)
     if session.unreachable_code == "ssh.password_expired":
         words = _("The cluster wants you to choose a new password: sign in to it once by SSH. Last known: %(state)s")
         return words % {"state": known}

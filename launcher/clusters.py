@@ -115,9 +115,10 @@ class Cluster(_Strict):
     name: str
     scheduler: Literal["pbs", "torque", "slurm"] = "pbs"
     login_hosts: tuple[HostAndPort, ...] = Field(min_length=1)
-    host_keys: tuple[str, ...] = Field(min_length=1)  # "ssh-ed25519 AAAA…": the keys the login hosts may show
+    host_keys: tuple[str, ...] = ()  # "ssh-ed25519 AAAA…": the keys the login hosts may show
+    host_ca_keys: tuple[str, ...] = ()  # of authorities whose certificates the login hosts may show
     commands_folder: Literal[""] | AbsolutePath = ""  # where qsub lives on the login host: /opt/pbs/bin
-    credential: Literal["certificate"] = "certificate"
+    credential: Literal["certificate", "enrolled-key", "password"] = "certificate"
     reach: Literal["ssh"] = "ssh"
     listen_address: ListenAddress = ""  # what the server in the job binds to; empty: every interface
     sessions_folder: BelowHome = ".footbridge/sessions"  # below the user's home
@@ -154,6 +155,14 @@ class Cluster(_Strict):
     def _somebody_may_extend(self) -> Self:
         if self.extend_times and not self.operator:
             raise ValueError("extend_times needs an operator: users may not lengthen their own jobs")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_known_and_asked(self) -> Self:
+        if not self.host_keys and not self.host_ca_keys:
+            raise ValueError("name host_keys, or host_ca_keys: a login host nobody can verify is not spoken to")
+        if self.operator and self.credential == "password":
+            raise ValueError("an operator cannot be signed in all the time: leave it empty, or use another credential")
         return self
 
     def queue(self, name: str) -> QueueLimits | None:

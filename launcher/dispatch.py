@@ -129,6 +129,18 @@ def _publish(news: revocation.AccessDropped) -> None:
         log.warning("access_news_lost", error=str(error))
 
 
+def drop_connections(cluster_id: str, username: str) -> None:
+    """Have every process close its SSH connections of this account."""
+    transaction.on_commit(lambda: _publish_connections(revocation.ConnectionsDropped(cluster_id, username)))
+
+
+def _publish_connections(news: revocation.ConnectionsDropped) -> None:
+    try:
+        revocation.publish_connections(news)
+    except redis.RedisError as error:  # every process checks its connections when it hears of Valkey again
+        log.warning("connection_news_lost", error=str(error))
+
+
 def _broadcast(news: Mapping[str, Mapping[str, object]]) -> None:
     """Send each group its message."""
     layer = get_channel_layer()

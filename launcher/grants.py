@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.core.cache import cache
 from django.db import transaction
+from django.db.models import Q
 from redis import RedisError
 
-from launcher import dispatch, sealing, selectors
+from launcher import dispatch, keyring, sealing, selectors
 from launcher.models import AccessGrant, InteractiveSession
 from portal import ids
 from portal.accounts.models import User
@@ -94,7 +95,8 @@ def delete_expired() -> None:
 
 
 def revoke_web_sessions(*, user: User, digests: Collection[str]) -> None:
-    """Sign-out: every notebook that was entered from these portal sessions is closed. ``digests``: of their keys."""
+    """Sign-out: every notebook that was entered from these portal sessions is closed, and passwords that
+    were kept for them go. ``digests``: of their keys."""
     with contextlib.suppress(RedisError):  # without the cache no code can be redeemed either
         for digest in digests:  # a code that is on its way must not open it again
             cache.set(_signed_out_key(digest), 1, 2 * CODE_SECONDS)
@@ -102,10 +104,17 @@ def revoke_web_sessions(*, user: User, digests: Collection[str]) -> None:
         grants = AccessGrant.objects.filter(web_session_digest__in=list(digests), revoked_at__isnull=True)
         grants.update(revoked_at=now())
         dispatch.drop_access(user_id=user.pk)
+        _forget_passwords(Q(web_session_digest__in=list(digests)))
 
 
 def revoke_all_of(user: User) -> None:
-    """Every notebook that ``user`` has open anywhere is closed."""
+    """Every notebook that ``user`` has open anywhere is closed, and passwords that were kept go."""
     with transaction.atomic():
         AccessGrant.objects.filter(user=user, revoked_at__isnull=True).update(revoked_at=now())
         dispatch.drop_access(user_id=user.pk)
+        _forget_passwords(Q(username=user.username))
+
+
+def _forget_passwords(rows: Q) -> None:
+    for cluster_id, username in keyring.drop_passwords(rows):
+        dispatch.drop_connections(cluster_id, username)

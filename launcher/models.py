@@ -226,3 +226,49 @@ class Allowance(models.Model):
 
     def __str__(self) -> str:
         return f"allowance of {self.user_id or self.group}"
+
+
+class EnrolledKey(models.Model):
+    """A key pair with which the portal acts as one account of one cluster; its owner may take it back any time."""
+
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="enrolled_keys"
+    )
+    username = models.CharField(max_length=64)  # the account on the cluster; stays when the user is deleted
+    cluster = models.CharField(max_length=32)
+    public_key = models.CharField(max_length=200)
+    fingerprint = models.CharField(max_length=64)
+    private_key_encrypted = models.BinaryField(default=b"")  # wiped when the line is gone from the cluster
+    created_at = models.DateTimeField()
+    enrolled_at = models.DateTimeField(null=True, blank=True)  # a login host has accepted it
+    last_used_at = models.DateTimeField(null=True, blank=True)  # to some minutes
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    removed_at = models.DateTimeField(null=True, blank=True)  # its line is gone, or worthless for good
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["cluster", "username"], condition=Q(revoked_at__isnull=True), name="one_key_per_account"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.fingerprint} of {self.username} on {self.cluster}"
+
+
+class KeptPassword(models.Model):
+    """Half of what opens a password that lies encrypted in the shared cache while its owner is signed in."""
+
+    username = models.CharField(max_length=64)
+    cluster = models.CharField(max_length=32)
+    cache_key = models.CharField(max_length=64, unique=True)
+    key_encrypted = models.BinaryField()  # opens what lies in the cache; itself sealed with the portal's key
+    web_session_digest = models.CharField(max_length=64, db_index=True)  # sign-out ends it
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["cluster", "username", "-created_at"], name="password_by_account")]
+
+    def __str__(self) -> str:
+        return f"password of {self.username} for {self.cluster}"

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import random
 
+import structlog
 from django.conf import settings
 
+from launcher import keyring, revocation
 from launcher.catalog import App, load_apps
 from launcher.clusters import Cluster, load_clusters
 from launcher.schedulers import adapter
 from launcher.schedulers.base import Scheduler
 from launcher.ssh.ca import load_user_ca
-from launcher.ssh.credentials import CertificateCredential, Credential
+from launcher.ssh.credentials import (
+    CertificateCredential,
+    Credential,
+    EnrolledKeyCredential,
+    StoredPasswordCredential,
+)
 from launcher.ssh.hands import Hands
 from launcher.ssh.loop import hands_loop
 from launcher.ssh.pool import Pool
 from launcher.turns import SharedTurns
+
+log = structlog.get_logger(__name__)
+_random = random.SystemRandom()
 
 
 @functools.cache
@@ -52,19 +64,54 @@ def forget() -> None:
     _schedulers.clear()
 
 
+def sign_in_cluster() -> Cluster:
+    """The cluster whose password people sign in with."""
+    known = clusters()
+    chosen = settings.CONF.auth_cluster
+    return known[chosen] if chosen else next(iter(known.values()))
+
+
 @functools.cache
 def _certificate() -> CertificateCredential:
-    return CertificateCredential(load_user_ca(settings.CONF.ca_key_path), portal_name=settings.CONF.site_name)
+    conf = settings.CONF
+    return CertificateCredential(
+        load_user_ca(conf.ca_key_path), portal_name=conf.site_name, source_addresses=conf.source_addresses
+    )
+
+
+_STORED: dict[str, Credential] = {
+    "enrolled-key": EnrolledKeyCredential(keyring.find_key),
+    "password": StoredPasswordCredential(keyring.borrow_password),
+}
 
 
 def credential_of(cluster: Cluster) -> Credential:
     """What lets the portal act as a user on this cluster."""
-    return _certificate()
+    return _STORED.get(cluster.credential) or _certificate()
 
 
 def new_pool() -> Pool:
     """A pool of connections. It belongs to the event loop that first uses it."""
-    return Pool(credential_of)
+    return Pool(credential_of, refused=keyring.note_refusal, companion=_follow_news)
+
+
+async def _follow_news(pool: Pool) -> None:
+    """Close what was taken back, wherever that was done. While no news can come, all is checked again and again."""
+    while True:
+        try:
+            async for news in revocation.listen_for_connections():
+                if news.username:
+                    await pool.close_user(news.cluster, news.username)
+                else:
+                    await _recheck(pool)
+        except Exception as error:  # whatever it is: news must be heard again
+            log.warning("connection_news_interrupted", error=str(error))
+            await asyncio.sleep(_random.uniform(1, 2))  # jitter: not all processes at once
+
+
+async def _recheck(pool: Pool) -> None:
+    revocable = [cluster for cluster in clusters().values() if cluster.credential != "certificate"]
+    await pool.recheck(revocable, keyring.may_connect)
 
 
 @functools.cache
@@ -90,4 +137,5 @@ __all__ = [
     "new_pool",
     "scheduler_of",
     "shared_turns",
+    "sign_in_cluster",
 ]

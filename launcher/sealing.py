@@ -35,6 +35,14 @@ def unseal(sealed: bytes | memoryview) -> str:
         raise NoKeyFits from None
 
 
+def reseal(sealed: bytes | memoryview) -> bytes:
+    """The same secret, sealed with the newest key. Raises NoKeyFits."""
+    try:
+        return _fernet().rotate(bytes(sealed))
+    except InvalidToken:
+        raise NoKeyFits from None
+
+
 def digest(text: str) -> str:
     """SHA-256 in hexadecimal: what the database keeps of a random value it must recognise but never reveal."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

@@ -11,6 +11,7 @@ from launcher.figures import WORKER_SEEN, WORKER_SEEN_SECONDS
 from launcher.flows import activity as activity_flow
 from launcher.flows import cancel as cancel_flow
 from launcher.flows import cleanup as cleanup_flow
+from launcher.flows import enrolment
 from launcher.flows import extend as extend_flow
 from launcher.flows import mail as mail_flow
 from launcher.flows import poll as poll_flow
@@ -74,6 +75,7 @@ def clean_up() -> None:
     SessionStore.clear_expired()
     grants.delete_expired()
     web_sessions.delete_expired()
+    services.drop_expired_passwords()
     cleanup_flow.clean_up()
 
 
@@ -88,3 +90,9 @@ def remind() -> None:
     """Beat's message of every few seconds: warn owners of ends to come, and take up mail that is due."""
     remind_flow.warn_of_ends()
     remind_flow.take_up_mail()
+
+
+@shared_task(name="launcher.remove_key_lines", ignore_result=True)
+def remove_key_lines() -> None:
+    """Take the lines of revoked keys out of people's files, where that has not been possible so far."""
+    enrolment.remove_lines()

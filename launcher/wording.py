@@ -89,6 +89,13 @@ def settings_rows(session: InteractiveSession) -> list[tuple[str, str]]:
     return rows
 
 
+def sign_in_again_sentence(session: InteractiveSession) -> str:
+    """Nothing can be known of a session, since the portal may not act as its owner any more."""
+    if SessionState(session.state) is SessionState.SUBMITTING:
+        return _("It has not been sent to the cluster yet. Sign out and in again so that the portal can do it.")
+    return _("Sign out and in again so that the portal can look. The session itself is not affected.")
+
+
 def end_sentence(session: InteractiveSession) -> str:
     """Why a session ended, in one sentence."""
     return _end(session)[0]
@@ -222,6 +229,14 @@ def end_sentences() -> dict[str, tuple[str, str]]:
         "ssh.login_refused": (
             _("The cluster did not let the portal in with your account."),
             _("Launch again later. If it happens again, ask the administrators."),
+        ),
+        "ssh.not_enrolled": (
+            _("The portal has no key of yours for the cluster any more."),
+            _("Sign out and in again with your cluster password, then launch again."),
+        ),
+        "ssh.no_password": (
+            _("You signed out before the session was sent."),
+            _("Sign in again, then launch again."),
         ),
         "ssh.password_expired": (
             _("The cluster wants you to choose a new password first."),
@@ -388,6 +403,13 @@ def refusal_sentence(code: str, params: Mapping[str, object]) -> str:
         "launch.invalid": _("Some values need another look. Nothing has been sent to the cluster."),
         "launch.cluster_away": _(
             "The cluster does not answer, so your choices could not be checked. Nothing is lost: try again in a moment."
+        ),
+        "launch.sign_in_again.enrolled-key": _(
+            "The portal has no key of yours for the cluster. Sign out and in again with your cluster password: it then"
+            " makes one."
+        ),
+        "launch.sign_in_again.password": _(
+            "The portal no longer has your password for the cluster. Sign out and in again, then launch."
         ),
         "app.unknown": _("There is no such app."),
         "continue.not_running": _("Only a session that runs can be continued in a new one."),

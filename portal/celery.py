@@ -29,6 +29,11 @@ app.conf.update(
         "tick": {"task": "launcher.tick", "schedule": 1.0, "options": {"expires": 5}},
         "warn owners of ends to come": {"task": "launcher.remind", "schedule": 10.0, "options": {"expires": 20}},
         "remove old session folders": {"task": "launcher.clean_up", "schedule": 3600.0, "options": {"expires": 3000}},
+        "take out lines of revoked keys": {
+            "task": "launcher.remove_key_lines",
+            "schedule": 600.0,
+            "options": {"expires": 500},
+        },
         "verify the audit chain": {"task": "audit.verify", "schedule": 24 * 3600.0},
     },
 )

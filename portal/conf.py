@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import ipaddress
 import os
 import stat
 from pathlib import Path
@@ -87,6 +88,9 @@ class Conf(BaseSettings):
     """Folders of apps; a later folder replaces an app of the same name."""
     ssh_ca_key_file: Path | None = None
     """The private key of the portal's SSH user CA, mode 0600. Empty: ``ssh_user_ca`` in the data folder."""
+    source_addresses: Names = ()
+    """The portal's own addresses or networks as the login hosts see them; its keys and certificates are good from
+    nowhere else. Empty: from anywhere."""
     encryption_key_files: Annotated[tuple[Path, ...], NoDecode] = ()
     """Files with Fernet keys for secrets in the database; the first encrypts, all decrypt.
     Empty: ``encryption.key`` in the data folder."""
@@ -134,6 +138,7 @@ class Conf(BaseSettings):
     @field_validator(
         "secret_key_fallbacks",
         "trusted_proxies",
+        "source_addresses",
         "auth",
         "administrators",
         "administrator_groups",
@@ -162,6 +167,14 @@ class Conf(BaseSettings):
         if len(value.get_secret_value()) < 32 or len(set(value.get_secret_value())) < 8:
             raise ValueError("must be random and at least 32 characters; `openssl rand -base64 48` makes one")
         return value
+
+    @field_validator("source_addresses")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Raises ValueError for what sshd would not understand, or would take for a pattern."""
+        return tuple(
+            str(ipaddress.ip_network(each)) if "/" in each else str(ipaddress.ip_address(each)) for each in value
+        )
 
     @field_validator("sessions_domain")
     @classmethod

@@ -9,6 +9,7 @@ import tomllib
 from django.conf import settings
 from django.http import HttpRequest
 
+from launcher import credential_state
 from portal.conf import PROJECT
 
 
@@ -41,4 +42,11 @@ def site(request: HttpRequest) -> dict[str, object]:
         "version": version(),
         "demo_accounts": _demo_accounts(),
         "languages": settings.LANGUAGES,
+        "rejected_host_keys": _rejected_host_keys(request),
     }
+
+
+def _rejected_host_keys(request: HttpRequest) -> list[tuple[str, str]]:
+    """For administrators: login hosts that are not the ones we know."""
+    user = getattr(request, "user", None)  # not there where a request failed early
+    return credential_state.rejected_host_keys() if getattr(user, "is_administrator", False) else []

@@ -97,6 +97,8 @@ def host_key(visit: Visit) -> Sequence[Said]:
                     number=number,
                 )
             ]
+    if not known:  # an authority of the clusters file vouches for them, and connecting checks its signature
+        return [fine(_("The clusters file names an authority for the login hosts' keys; signing in checks them."))]
     found = [_key_of(visit, entry, known) for entry in visit.reachable]
     return [said for said in found if said] or [fine(_("The login hosts show keys of the clusters file."))]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from launcher import services
+from launcher import credential_state, services
 from launcher.catalog import ChoicesRefused, LaunchChoices, check_choices
 from launcher.clusters import Cluster
 from launcher.entitlements import entitlement_of
@@ -37,6 +37,8 @@ def launch(*, user: User, app_id: str, raw: Mapping[str, object], address: str) 
         raise LaunchRefused(code="app.unknown")
     cluster = default_cluster()
     services.refuse_above_limit(user, app=app, cluster=cluster)
+    if not credential_state.can_act(cluster.id, user.username):
+        raise LaunchRefused(code=f"launch.sign_in_again.{cluster.credential}")
     try:
         choices = check_choices(app, cluster, raw, most_hours=entitlement_of(user, app, cluster).hours)
     except ChoicesRefused as refused:

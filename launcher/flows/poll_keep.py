@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import structlog
 
-from launcher import services
+from launcher import keyring, services
 from launcher.clusters import Cluster
 from launcher.flows.ending import EndingFound
 from launcher.flows.poll_ask import Round
@@ -25,6 +25,8 @@ def keep(cluster: Cluster, sessions: Iterable[InteractiveSession], result: Round
     """Write down what a round learned about ``sessions``."""
     if result.rejected is not None:
         services.record_host_key_rejected(cluster.id, result.rejected)
+    elif result.decisions:
+        keyring.host_key_accepted(cluster.id)
     for code in {"", *result.refused.values()}:
         silent = [pk for pk in result.unanswered if result.refused.get(pk, "") == code]
         with _apart(f"{len(silent)} without an answer"):

@@ -6,8 +6,18 @@ the same fact (a repeated task, a late answer) does nothing the second time.
 
 from __future__ import annotations
 
+from launcher.keyring import record_host_key_rejected
 from launcher.selectors import CLAIM_SECONDS
 from launcher.services.allowing import remove_allowance, set_allowance, set_sessions_of
+from launcher.services.enrolling import (
+    drop_expired_passwords,
+    forget_key,
+    give_up_line,
+    key_to_enrol,
+    record_enrolled,
+    record_line_removed,
+    revoke_key,
+)
 from launcher.services.extending import (
     ExtensionRefused,
     ask_extension,
@@ -19,7 +29,6 @@ from launcher.services.facts import (
     record_access_denied,
     record_examined,
     record_folder_removed,
-    record_host_key_rejected,
     record_last_path,
 )
 from launcher.services.idling import Look, keep_running, plan_looks, record_look
@@ -31,6 +40,7 @@ from launcher.services.noticing import (
     tell_owner,
     warn_of_end,
 )
+from launcher.services.resealing import reseal_everything
 from launcher.services.stopping import (
     CANCEL_AGAIN_SECONDS,
     GIVE_UP_AFTER,
@@ -87,15 +97,19 @@ __all__ = [
     "claim_mail",
     "claim_submission",
     "create_session",
+    "drop_expired_passwords",
     "end_session",
     "end_visit",
     "end_visits_of",
     "end_without_cluster",
+    "forget_key",
     "give_up",
+    "give_up_line",
     "give_up_mail",
     "give_up_stopping",
     "has_left_its_place",
     "keep_running",
+    "key_to_enrol",
     "limit_refusal",
     "needs_cancel",
     "open_as_user",
@@ -104,6 +118,7 @@ __all__ = [
     "record_answers",
     "record_cancelled",
     "record_clusters_gone",
+    "record_enrolled",
     "record_examined",
     "record_extended",
     "record_extension_refused",
@@ -111,6 +126,7 @@ __all__ = [
     "record_heard",
     "record_host_key_rejected",
     "record_last_path",
+    "record_line_removed",
     "record_look",
     "record_mailed",
     "record_not_submitted",
@@ -122,6 +138,8 @@ __all__ = [
     "release_claim",
     "remove_allowance",
     "request_stop",
+    "reseal_everything",
+    "revoke_key",
     "says_nothing_new",
     "set_allowance",
     "set_sessions_of",

@@ -11,9 +11,8 @@ from redis import RedisError
 from launcher import sealing
 from launcher.models import InteractiveSession
 from launcher.services.moves import PORTAL_ITSELF
-from launcher.ssh.errors import HostKeyChanged
 from portal.audit import events
-from portal.audit.services import record, record_once
+from portal.audit.services import record
 from portal.clock import now
 
 
@@ -31,13 +30,6 @@ def record_folder_removed(session_id: str) -> None:
 def record_last_path(session_id: str, path: str) -> None:
     """The notebook that its owner was in, as the session's server names it. The caller has checked the path."""
     InteractiveSession.objects.filter(pk=session_id).update(last_path=path)
-
-
-def record_host_key_rejected(cluster_id: str, error: HostKeyChanged) -> None:
-    """A login host was not the one we know. Kept once an hour, however often we meet it."""
-    with transaction.atomic():
-        event = events.HostKeyRejected(cluster=cluster_id, login_host=str(error.params.get("login_host", "")))
-        record_once(event, actor=PORTAL_ITSELF, every_seconds=3600)
 
 
 def record_examined(*, actor: str, address: str) -> None:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 import asyncssh
@@ -221,19 +221,25 @@ async def _settle(connection: asyncssh.SSHClientConnection) -> None:
 def _host_keys(
     cluster: Cluster,
 ) -> tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey], list[asyncssh.SSHKey]]:
-    """Trusted keys, trusted authorities (none) and revoked keys (none), as asyncssh takes them for any
-    host.
-    """
+    """Trusted keys, trusted authorities and revoked keys (none), as asyncssh takes them for any host."""
+    return (
+        _public_keys(cluster.id, "host_keys", cluster.host_keys),
+        _public_keys(cluster.id, "host_ca_keys", cluster.host_ca_keys),
+        [],
+    )
+
+
+def _public_keys(cluster_id: str, name: str, lines: Iterable[str]) -> list[asyncssh.SSHKey]:
     keys = []
-    for number, line in enumerate(cluster.host_keys, start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             keys.append(asyncssh.import_public_key(line))
         except asyncssh.KeyImportError:
             raise SSHError(
-                f"clusters.{cluster.id}.host_keys: entry {number} is no public key like “ssh-ed25519 AAAA…”",
+                f"clusters.{cluster_id}.{name}: entry {number} is no public key like “ssh-ed25519 AAAA…”",
                 code="ssh.bad_host_keys",
             ) from None
-    return keys, [], []
+    return keys
 
 
 def _translated(error: Exception, login_host: str, *, expired: bool = False) -> SSHError:

@@ -2,14 +2,14 @@
 
 A credential answers one question: with which options should asyncssh log in. It is asked afresh for every
 connection, so nothing needs to live longer than one handshake. To add a kind, write a class with the same
-method.
+method. Where keys and passwords are kept is not known here: whoever makes a credential says how to find them.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, cast
 
@@ -59,7 +59,8 @@ class CertificateCredential:
     The certificate names exactly one principal and allows port forwarding and commands, nothing else: no
     terminal, no agent, no X11, no ~/.ssh/rc. Its key id, ``footbridge:<portal>:<user>:<reason>``, appears in
     the log of OpenSSH's sshd at every login. ``lifetime_seconds`` must cover one handshake and the clocks'
-    difference: an open connection outlives its certificate.
+    difference: an open connection outlives its certificate. ``source_addresses``, where there are any, are
+    the only ones from which sshd takes it: addresses or networks of the portal as the login host sees them.
     """
 
     on_refusal: ClassVar[str] = _(
@@ -70,6 +71,7 @@ class CertificateCredential:
     ca: UserCA = field(repr=False)
     portal_name: str
     lifetime_seconds: int = 300
+    source_addresses: tuple[str, ...] = ()
 
     async def options(self, cluster: Cluster, username: str, reason: str) -> Mapping[str, object]:
         """A key pair in memory with its certificate. Raises LoginRefused for root and for odd names."""
@@ -78,7 +80,7 @@ class CertificateCredential:
         key = asyncssh.generate_private_key("ssh-ed25519")
         certificate = self.ca.key.generate_user_certificate(
             key,
-            f"footbridge:{_tidy(self.portal_name)}:{username}:{_tidy(reason)}",
+            f"footbridge:{tidy(self.portal_name)}:{username}:{tidy(reason)}",
             principals=[username],
             valid_after=now - _CLOCK_SLACK_SECONDS,
             valid_before=now + self.lifetime_seconds,
@@ -86,12 +88,72 @@ class CertificateCredential:
             permit_agent_forwarding=False,
             permit_pty=False,
             permit_user_rc=False,
+            source_address=list(self.source_addresses) or None,
         )
         return {
             "client_keys": [(key, certificate)],
             "public_key_auth": True,
             "preferred_auth": ["publickey"],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledKeyCredential:
+    """The user's own key pair at this cluster, made by the portal; its public half is in ``authorized_keys``.
+
+    ``find(cluster_id, username)`` gives the private half in OpenSSH's format, or ``None`` where there is none.
+    """
+
+    on_refusal: ClassVar[str] = _(
+        "The account must sign in to the portal with the cluster's password, which enrols a key. If it has, look at "
+        "its line in ~/.ssh/authorized_keys and its addresses (from=); the log of sshd tells the reason."
+    )
+
+    find: Callable[[str, str], Awaitable[str | None]] = field(repr=False)
+
+    async def options(self, cluster: Cluster, username: str, reason: str) -> Mapping[str, object]:
+        """The key. Raises LoginRefused with ``ssh.not_enrolled`` where there is none."""
+        check_username(username)
+        text = await self.find(cluster.id, username)
+        if text is None:
+            raise LoginRefused(f"{username} has no key for {cluster.id}", code="ssh.not_enrolled")
+        return {
+            "client_keys": [asyncssh.import_private_key(text)],
+            "public_key_auth": True,
+            "preferred_auth": ["publickey"],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LentPassword:
+    """A password that somebody else keeps. ``accepted`` is called when a login host has taken it."""
+
+    password: str = field(repr=False)
+    accepted: Callable[[], None] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPasswordCredential:
+    """The password a person signed in with, for as long as they stay signed in.
+
+    ``borrow(cluster, username)`` gives it, or ``None`` where there is none. It is offered once for each
+    connection; whoever keeps it throws it away when a login host refuses it.
+    """
+
+    on_refusal: ClassVar[str] = _(
+        "The account must be signed in to the portal with the cluster's password. If it is, the password was changed, "
+        "or the account is locked."
+    )
+
+    borrow: Callable[[Cluster, str], Awaitable[LentPassword | None]] = field(repr=False)
+
+    async def options(self, cluster: Cluster, username: str, reason: str) -> Mapping[str, object]:
+        """A client that hands the password out once. Raises LoginRefused with ``ssh.no_password``."""
+        check_username(username)
+        lent = await self.borrow(cluster, username)
+        if lent is None:
+            raise LoginRefused(f"{username} is not signed in to the portal", code="ssh.no_password")
+        return _password_options(lent.password, lent.accepted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,23 +174,32 @@ class PasswordCredential:
         check_username(username)
         if not self.password:
             raise LoginRefused("an empty password is never tried", code="ssh.empty_password")
-        password = self.password
-        factory: Callable[[], PasswordClient] = lambda: PasswordClient(password)  # noqa: E731 - typed, and used once
-        return {
-            "client_factory": factory,
-            "client_keys": None,
-            "password_auth": True,
-            "kbdint_auth": True,
-            "preferred_auth": ["password", "keyboard-interactive"],
-        }
+        return _password_options(self.password)
+
+
+def _password_options(password: str, accepted: Callable[[], None] = lambda: None) -> Mapping[str, object]:
+    def factory() -> PasswordClient:
+        return PasswordClient(password, accepted)
+
+    return {
+        "client_factory": factory,
+        "client_keys": None,
+        "password_auth": True,
+        "kbdint_auth": True,
+        "preferred_auth": ["password", "keyboard-interactive"],
+    }
 
 
 class PasswordClient(asyncssh.SSHClient):
     """Answers a login host's first request for a password and forgets it."""
 
-    def __init__(self, password: str) -> None:
+    def __init__(self, password: str, accepted: Callable[[], None] = lambda: None) -> None:
         self._password: str | None = password
+        self._accepted = accepted
         self.must_change_password = False
+
+    def auth_completed(self) -> None:
+        self._accepted()
 
     def _take(self) -> str | None:
         password, self._password = self._password, None
@@ -157,6 +228,6 @@ class PasswordClient(asyncssh.SSHClient):
         return None if password is None else [password]
 
 
-def _tidy(text: str) -> str:
+def tidy(text: str) -> str:
     """Short text without spaces or anything that could forge a line of the login host's log."""
     return _UNTIDY.sub("_", text)[:80]

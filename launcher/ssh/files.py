@@ -47,6 +47,16 @@ class Tail:
         return self.offset + len(self.data)
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a path is, links not followed. Two equal looks: nobody has written it in between, as far as SFTP tells."""
+
+    permissions: int
+    uid: int
+    size: int
+    changed_at: int  # seconds since 1970
+
+
 @asynccontextmanager
 async def open_files(
     connection: asyncssh.SSHClientConnection, *, timeout_seconds: float = 20.0
@@ -85,6 +95,29 @@ class RemoteFiles:
     async def home(self) -> str:
         """The absolute path of the user's home folder."""
         return str(await self._ask(".", self._client.realpath(".")))
+
+    async def real_path(self, path: str) -> str:
+        """The absolute path without links. OpenSSH resolves a last level that is missing, and no more."""
+        return str(await self._ask(path, self._client.realpath(check_path(path))))
+
+    async def look_at(self, path: str) -> Look:
+        """What ``path`` is, links not followed. Raises ``file.missing``."""
+        found = await self._ask(path, self._client.lstat(check_path(path)))
+        return Look(
+            (found.permissions or 0) & _PERMISSIONS,
+            found.uid if found.uid is not None else -1,
+            found.size or 0,
+            found.mtime or 0,
+        )
+
+    async def look(self, path: str) -> Look | None:
+        """As ``look_at``, but None where nothing is there."""
+        try:
+            return await self.look_at(path)
+        except RemoteFileError as error:
+            if error.code in ("file.missing", "file.not_a_folder"):
+                return None
+            raise
 
     async def kind(self, path: str) -> Kind:
         """What ``path`` is, links followed. Raises RemoteFileError where even that may not be known."""

@@ -7,6 +7,7 @@ in no log, no exception and no pool. Throttling is the caller's duty and comes b
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import asyncssh
@@ -29,14 +30,24 @@ class LoginCheck:
     home: str = ""
 
 
-async def verify_password(cluster: Cluster, username: str, password: str) -> LoginCheck:
+async def verify_password(
+    cluster: Cluster,
+    username: str,
+    password: str,
+    *,
+    keep: Callable[[LoginCheck, asyncssh.SSHClientConnection], None] | None = None,
+) -> LoginCheck:
     """Sign in once at a login host of ``cluster``, ask for the groups and the home folder, and leave.
+
+    ``keep`` takes the open connection over instead of its being closed: for what must be done as the user
+    while their password, or a code that is valid once, has opened the door.
 
     Raises LoginRefused (wrong password: ``ssh.login_refused``; expired: ``ssh.password_expired``; the account
     runs no commands: ``ssh.no_shell``; and, before any connection is made, ``ssh.empty_password`` and
     ``ssh.bad_username``), Unreachable, TimedOut, HostKeyChanged.
     """
     connection = await connect(cluster, username, PasswordCredential(password), reason="sign-in")
+    is_kept = False
     try:
         groups = await run(connection, Command(("id", "-Gn")), timeout_seconds=cluster.command_timeout_seconds)
         if groups.exit_status != 0:
@@ -48,16 +59,22 @@ async def verify_password(cluster: Cluster, username: str, password: str) -> Log
             )
         home = await run(connection, Command(("printenv", "HOME")), timeout_seconds=cluster.command_timeout_seconds)
         name = await run(connection, Command(("id", "-un")), timeout_seconds=cluster.command_timeout_seconds)
+        # A talkative shell start-up file prints before the command does: the answer is the last line.
+        folder, spelling = _last_line(home.stdout), _last_line(name.stdout)
+        check = LoginCheck(
+            username=spelling if spelling.lower() == username.lower() else username,
+            groups=tuple(_last_line(groups.stdout).split()),
+            home=folder if folder.startswith("/") else "",
+        )
+        if keep is not None:
+            keep(check, connection)
+            is_kept = True
     finally:
-        connection.abort()
-        with contextlib.suppress(asyncssh.Error, OSError):
-            await connection.wait_closed()
-    # A talkative shell start-up file prints before the command does: the answer is the last line.
-    folder, spelling = _last_line(home.stdout), _last_line(name.stdout)
-    known = spelling if spelling.lower() == username.lower() else username
-    return LoginCheck(
-        username=known, groups=tuple(_last_line(groups.stdout).split()), home=folder if folder.startswith("/") else ""
-    )
+        if not is_kept:
+            connection.abort()
+            with contextlib.suppress(asyncssh.Error, OSError):
+                await connection.wait_closed()
+    return check
 
 
 def _last_line(output: bytes) -> str:

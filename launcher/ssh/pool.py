@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import math
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import asyncssh
 
@@ -22,11 +24,12 @@ from launcher.clusters import Cluster
 from launcher.ssh.channels import channels_of
 from launcher.ssh.connect import connect
 from launcher.ssh.credentials import Credential
-from launcher.ssh.errors import HostKeyChanged, SSHError, Unreachable
+from launcher.ssh.errors import HostKeyChanged, LoginRefused, SSHError, Unreachable
 from portal.clock import now
 
 _FIRST_WAIT_SECONDS = 0.4
 _LONGEST_WAIT_SECONDS = 30.0
+_SETTLED_AFTER_SECONDS = 60.0
 _random = random.SystemRandom()
 
 
@@ -75,6 +78,11 @@ class _Place:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     connections: list[asyncssh.SSHClientConnection] = field(default_factory=list)
     back_off: _BackOff = field(default_factory=_BackOff)
+    adopted_at: float = -math.inf  # monotonic seconds
+
+
+Refused = Callable[[Cluster, str, SSHError], Coroutine[Any, Any, None]]
+"""Hears of each login that a host refused (LoginRefused), and of each wrong host key (HostKeyChanged)."""
 
 
 class Pool:
@@ -83,7 +91,9 @@ class Pool:
     ``idle_seconds``: an unused connection is closed after that long. ``max_connections``: of all users
     together; the least recently used idle one makes room. ``max_channels_per_connection``: from there on a
     further connection of the same user is opened, because sshd's loop slows down with each channel. It is a
-    threshold, not a limit: callers that ask at the same moment may pass it.
+    threshold, not a limit: callers that ask at the same moment may pass it. ``refused`` hears of refusals
+    before the caller does. ``companion`` runs from the first connection with a credential that can be taken
+    back until the pool is closed; it is where news of that arrive.
     """
 
     def __init__(
@@ -93,11 +103,16 @@ class Pool:
         idle_seconds: float = 300.0,
         max_connections: int = 500,
         max_channels_per_connection: int = 90,
+        refused: Refused | None = None,
+        companion: Callable[[Pool], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._credential_for = credential_for
         self._idle_seconds = idle_seconds
         self._max_connections = max_connections
         self._max_channels = max_channels_per_connection
+        self._refused = refused
+        self._companion = companion
+        self._companion_task: asyncio.Task[None] | None = None
         self._places: dict[tuple[str, str], _Place] = {}
         self._clusters: dict[str, _BackOff] = {}
         self._dialling = 0
@@ -112,14 +127,22 @@ class Pool:
         is due: for the whole cluster if nobody was there or the key was wrong, for this user alone otherwise.
         """
         self._check_loop()
-        place = self._places.setdefault((cluster.id, username), _Place())
-        found = self._usable(place)
-        if found is not None:
-            return found
+        while True:
+            place = self._places.setdefault((cluster.id, username), _Place())
+            found = self._usable(place) or await self._dial(place, cluster, username, reason)
+            if found is not None:
+                return found
+
+    async def _dial(
+        self, place: _Place, cluster: Cluster, username: str, reason: str
+    ) -> asyncssh.SSHClientConnection | None:
+        """A new connection; ``None`` where ``close_user`` came in between, so that what it took back is not used."""
         async with place.lock:  # of callers racing for the same user, one dials and the others take what it got
             found = self._usable(place)
             if found is not None:
                 return found
+            if self._places.get((cluster.id, username)) is not place:
+                return None
             whole_cluster = self._clusters.setdefault(cluster.id, _BackOff())
             whole_cluster.check()
             place.back_off.check()
@@ -129,9 +152,11 @@ class Pool:
                 connection = await connect(cluster, username, self._credential_for(cluster), reason=reason)
             except (Unreachable, HostKeyChanged) as error:
                 whole_cluster.failed(error)
+                await self._tell(cluster, username, error)
                 raise
             except SSHError as error:
                 place.back_off.failed(error)
+                await self._tell(cluster, username, error)
                 raise
             finally:
                 self._dialling -= 1
@@ -140,12 +165,44 @@ class Pool:
                 raise Unreachable("the pool was closed")
             self._clusters[cluster.id] = _BackOff()
             place.back_off = _BackOff()
-            place.connections.append(connection)
-            self._places[cluster.id, username] = place  # close_user may have forgotten it meanwhile
-            channels_of(connection).touch()
-            if self._sweeper is None:
-                self._sweeper = asyncio.create_task(self._sweep(), name="ssh pool sweeper")
+            if self._places.get((cluster.id, username)) is not place:
+                connection.abort()
+                return None
+            self._take_in(place, cluster, connection)
             return connection
+
+    def adopt(self, cluster: Cluster, username: str, connection: asyncssh.SSHClientConnection) -> None:
+        """Take over a connection that was made as ``username`` by other means, their password for one."""
+        self._check_loop()
+        place = self._places.setdefault((cluster.id, username), _Place())
+        place.back_off, place.adopted_at = _BackOff(), time.monotonic()
+        self._take_in(place, cluster, connection)
+
+    def _take_in(self, place: _Place, cluster: Cluster, connection: asyncssh.SSHClientConnection) -> None:
+        place.connections.append(connection)
+        channels_of(connection).touch()
+        if self._sweeper is None:
+            self._sweeper = asyncio.create_task(self._sweep(), name="ssh pool sweeper")
+        if self._companion is not None and self._companion_task is None and cluster.credential != "certificate":
+            self._companion_task = asyncio.create_task(self._companion(self), name="ssh pool companion")
+
+    async def _tell(self, cluster: Cluster, username: str, error: SSHError) -> None:
+        if self._refused is not None and isinstance(error, (LoginRefused, HostKeyChanged)):
+            await self._refused(cluster, username, error)
+
+    async def recheck(
+        self, clusters: Iterable[Cluster], may_connect: Callable[[Cluster, str], Awaitable[bool]]
+    ) -> None:
+        """Close the connections of users who may not have them any more: news of that may have been missed.
+
+        What was adopted a moment ago is left alone: by what right it stays is being settled.
+        """
+        self._check_loop()
+        known = {cluster.id: cluster for cluster in clusters}
+        for (cluster_id, username), place in list(self._places.items()):
+            is_settled = place.adopted_at < time.monotonic() - _SETTLED_AFTER_SECONDS
+            if cluster_id in known and is_settled and not await may_connect(known[cluster_id], username):
+                await self.close_user(cluster_id, username)
 
     def health(self, cluster_id: str) -> Health:
         """What is open to this cluster, and what went wrong last. Answers from memory; safe from any
@@ -176,11 +233,12 @@ class Pool:
         """Close everything. The pool cannot be used again."""
         self._check_loop()
         self._closed = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sweeper
-            self._sweeper = None
+        for task in (self._sweeper, self._companion_task):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        self._sweeper = self._companion_task = None
         await _close([connection for place in self._places.values() for connection in place.connections])
         self._places.clear()
 

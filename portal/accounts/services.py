@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.db import transaction
 
+from launcher.keyring import record_host_key_rejected
+from launcher.parts import sign_in_cluster
+from launcher.ssh.errors import HostKeyChanged
 from portal.accounts import policy, throttle
 from portal.accounts.models import User
 from portal.accounts.ways import WAYS, Identity
@@ -111,6 +114,8 @@ def _identify(username: str, password: str, address: str) -> tuple[str, Identity
             identity = WAYS[name](settings.CONF).check(username, password)
         except FootbridgeError as error:
             unknown = error
+            if isinstance(error, HostKeyChanged):
+                record_host_key_rejected(sign_in_cluster().id, error)
             continue
         if identity is not None:
             return name, identity

@@ -22,5 +22,6 @@ urlpatterns = [
     path("profile/second-steps/<int:pk>/remove/", factor_views.remove, name="factor-remove"),
     path("profile/browsers/<int:pk>/sign-out/", session_views.sign_out_one, name="browser-sign-out"),
     path("profile/browsers/sign-out-everywhere/", session_views.sign_out_everywhere, name="sign-out-everywhere"),
+    path("profile/keys/<int:pk>/revoke/", views.key_revoke, name="key-revoke"),
     path("language/", views.language, name="language"),
 ]

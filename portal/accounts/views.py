@@ -13,13 +13,14 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from launcher import leaving
+from launcher import credential_state, leaving
+from launcher.flows import enrolment
 from portal.accounts import entering, services, tokens, web_sessions
 from portal.accounts.factor_views import second_steps_of
 from portal.accounts.forms import NoticesForm, PreferencesForm, SignInForm, TokenForm
 from portal.accounts.requests import safe_next, signed_in_user
 from portal.accounts.session_views import browsers_of
-from portal.accounts.wording import sign_in_sentence, token_sentence
+from portal.accounts.wording import enrolment_sentence, sign_in_sentence, token_sentence
 from portal.addresses import address_of
 
 
@@ -40,9 +41,16 @@ def sign_in(request: HttpRequest) -> HttpResponse:
             status = 429 if error.code == "sign_in.throttled" else 200
         else:
             target = safe_next(request)
-            if entering.wants_second_step(request, first, target=target):
-                return redirect("accounts:second-step")
-            return redirect(target or settings.LOGIN_REDIRECT_URL)
+            waits = entering.wants_second_step(request, first, target=target)
+            trouble = enrolment.after_sign_in(
+                user=first.user,
+                password=form.cleaned_data["password"],
+                web_session_key="" if waits else request.session.session_key or "",
+                address=address_of(request),
+            )
+            if trouble:
+                messages.warning(request, enrolment_sentence(trouble))
+            return redirect("accounts:second-step" if waits else target or settings.LOGIN_REDIRECT_URL)
     return render(request, "accounts/sign_in.html", {"form": form, "next": safe_next(request)}, status=status)
 
 
@@ -84,6 +92,7 @@ def _profile_page(
         "notices_form": notices_form or NoticesForm(user=user),
         "token_form": token_form or TokenForm(),
         "tokens": tokens.tokens_of(user),
+        "keys": credential_state.keys_of(user),
         "new_token": new_token,
         "browsers": browsers_of(request),
         **second_steps_of(user),
@@ -128,6 +137,18 @@ def token_create(request: HttpRequest) -> HttpResponse:
 def token_revoke(request: HttpRequest, pk: int) -> HttpResponse:
     """Take a personal token back."""
     tokens.revoke_token(user=signed_in_user(request), pk=pk, address=address_of(request))
+    return redirect("accounts:profile")
+
+
+@login_required
+@require_POST
+def key_revoke(request: HttpRequest, pk: int) -> HttpResponse:
+    """Take a key on a cluster back."""
+    outcome = enrolment.revoke(user=signed_in_user(request), key_id=pk, address=address_of(request))
+    if outcome == "revoked":
+        messages.success(request, enrolment_sentence(outcome))
+    elif outcome:
+        messages.warning(request, enrolment_sentence(outcome))
     return redirect("accounts:profile")
 
 

@@ -5,13 +5,17 @@ A way answers with an identity, says "not me", or cannot tell. It never keeps th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from launcher.parts import clusters
+import asyncssh
+
+from launcher.clusters import Cluster
+from launcher.parts import hands, sign_in_cluster
 from launcher.ssh.errors import LoginRefused
 from launcher.ssh.loop import hands_loop
-from launcher.ssh.passwords import verify_password
+from launcher.ssh.passwords import LoginCheck, verify_password
 from portal.conf import Conf
 
 
@@ -36,6 +40,13 @@ class PasswordWay(Protocol):
         """
 
 
+def keeper(cluster: Cluster) -> Callable[[LoginCheck, asyncssh.SSHClientConnection], None] | None:
+    """What takes the connection of a sign-in over: where the portal needs it to enrol a key, or has nothing else."""
+    if cluster.credential == "certificate":
+        return None
+    return lambda login, connection: hands().pool.adopt(cluster, login.username, connection)
+
+
 TELL_APART = frozenset({"ssh.password_expired", "ssh.no_shell"})
 """Refusals after a right password: the person is told what to do."""
 
@@ -46,16 +57,17 @@ class ClusterPassword:
     name = "cluster"
 
     def __init__(self, conf: Conf) -> None:
-        self._cluster_id = conf.auth_cluster
+        """Takes nothing from ``conf``: the cluster is the one that ``parts`` names."""
 
     def check(self, username: str, password: str) -> Identity | None:
         """See PasswordWay."""
-        known = clusters()
-        cluster = known[self._cluster_id] if self._cluster_id else next(iter(known.values()))
+        cluster = sign_in_cluster()
         hosts = len(cluster.login_hosts)
         timeout_seconds = 2 * cluster.connect_timeout_seconds * hosts + 2 * cluster.command_timeout_seconds + 5
         try:
-            login = hands_loop().run(verify_password(cluster, username, password), timeout_seconds)
+            login = hands_loop().run(
+                verify_password(cluster, username, password, keep=keeper(cluster)), timeout_seconds
+            )
         except LoginRefused as error:
             if error.code in TELL_APART:
                 raise

@@ -42,3 +42,39 @@ def factor_sentence(code: str) -> str:
         "factor.too_many": _("You have as many as you may. Remove one that you do not need any more."),
         "factor.passkey": _("The passkey could not be checked. Try again."),
     }.get(code, _("That did not work. Try again."))
+
+
+def enrolment_sentence(code: str) -> str:
+    """What a person reads about their key on the cluster: why there is none yet, or what became of it."""
+    sentences = {
+        "revoked": _("The key was revoked and its line was removed from the cluster. Sign in again to make a new one."),
+        "revoked_line_left": _(
+            "The key was revoked: the portal does not use it any more. The cluster could not be reached, so its line"
+            " will be removed there later. Sign in again to make a new one."
+        ),
+        "file.full": _(
+            "Your home folder on the cluster is full, so the portal could not store its key. You can look around, but"
+            " not launch. Delete what you do not need, then sign out and in again."
+        ),
+        "file.denied": _(
+            "The portal could not write ~/.ssh/authorized_keys on the cluster. Check that your home folder and ~/.ssh"
+            " belong to you and can be written to, then sign out and in again."
+        ),
+        "keys.elsewhere": _(
+            "Your ~/.ssh/authorized_keys on the cluster is a link that leads out of your home folder. The portal does"
+            " not follow it. Replace the link with a file, then sign out and in again."
+        ),
+        "enrol.second_step": _(
+            "This cluster needs your password while a session runs, and the portal does not keep it for people with a"
+            " second step. You can look around, but not launch. Ask the administrators."
+        ),
+        "enrol.not_accepted": _(
+            "The portal stored a key on the cluster, but the cluster does not accept it, so it was removed again. Check"
+            " that nobody but you can write to your home folder and ~/.ssh; else ask the administrators."
+        ),
+    }
+    general = _(
+        "You are signed in, but the portal could not get ready to start sessions for you on the cluster. Sign out and"
+        " in again in a moment."
+    )
+    return sentences.get(code, general)

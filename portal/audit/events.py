@@ -453,6 +453,58 @@ class LimitChanged(Event):
     hours: float | None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeyEnrolled(Event):
+    """The portal put the public half of a new key into the account's ``authorized_keys``, and it is accepted.
+
+    Not recorded: either half of the key; the rest of the file.
+    """
+
+    NAME: ClassVar[str] = "credential.enrolled"
+    LABEL: ClassVar[StrPromise] = _("Key enrolled")
+    cluster: str
+    fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeyRevoked(Event):
+    """The owner took a key back: the portal does not use it any more. Not recorded: what it was used for."""
+
+    NAME: ClassVar[str] = "credential.revoked"
+    LABEL: ClassVar[StrPromise] = _("Key revoked")
+    cluster: str
+    fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeyLineRemoved(Event):
+    """A revoked key's line left the account's ``authorized_keys``.
+
+    ``removed`` is false where the cluster did not let the portal do it for a week: the line may still be there, and
+    the private half was destroyed. Not recorded: the rest of the file.
+    """
+
+    NAME: ClassVar[str] = "credential.line_removed"
+    LABEL: ClassVar[StrPromise] = _("Key's line removed")
+    cluster: str
+    fingerprint: str
+    removed: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CredentialRefused(Event):
+    """A login host refused the portal as this account, with a ``credential`` of this kind; once in ten minutes.
+
+    Not recorded: the credential, the login host's words, which the log holds.
+    """
+
+    NAME: ClassVar[str] = "credential.refused"
+    LABEL: ClassVar[StrPromise] = _("Credential refused")
+    cluster: str
+    credential: str
+    cause: str
+
+
 # the portal itself
 
 

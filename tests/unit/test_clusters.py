@@ -171,3 +171,18 @@ def test_a_queue_is_found_by_its_name() -> None:
     cluster = parse_clusters(text())["one"]
     assert cluster.queue("workq") is cluster.queues[0]
     assert cluster.queue("other") is None
+
+
+def test_a_host_authority_is_enough_to_know_a_login_host_by() -> None:
+    source = text('host_ca_keys = ["ssh-ed25519 B"]').replace('host_keys = ["ssh-ed25519 A"]\n', "")
+    cluster = parse_clusters(source)["one"]
+    assert (cluster.host_keys, cluster.host_ca_keys) == ((), ("ssh-ed25519 B",))
+
+
+def test_a_login_host_that_nobody_can_verify_is_refused() -> None:
+    assert "host_ca_keys" in mistakes_in(text().replace('host_keys = ["ssh-ed25519 A"]\n', ""))
+
+
+def test_an_operator_cannot_be_one_who_must_be_signed_in() -> None:
+    assert "operator" in mistakes_in(text('operator = "hpcadm"\ncredential = "password"'))
+    assert parse_clusters(text('operator = "hpcadm"\ncredential = "enrolled-key"'))

@@ -53,3 +53,13 @@ def test_names_may_be_separated_by_commas_or_spaces() -> None:
 
 def test_the_secret_is_not_in_the_representation() -> None:
     assert SECRET not in repr(settings())
+
+
+def test_the_portals_addresses_may_be_networks() -> None:
+    assert settings(source_addresses="192.0.2.1, 2001:db8::/64").source_addresses == ("192.0.2.1", "2001:db8::/64")
+
+
+@pytest.mark.parametrize("written", ["*", "portal.example.org", '192.0.2.1",no-pty,from="*', "192.0.2.1/8"])
+def test_what_is_no_address_is_refused_where_sshd_reads_it(written: str) -> None:
+    with pytest.raises(ValidationError):
+        settings(source_addresses=written)
