@@ -10,7 +10,7 @@ Passed with --config it takes the place of a user's jupyter_server_config.py (ju
 and what it sets wins over the user's jupyter_config.py and jupyter_lab_config.py, which are still read.
 """
 # The syntax of Python 3.5 is wanted here, without pathlib and f-strings:
-# ruff: noqa: PTH100, PTH104, PTH109, PTH118, PTH119, PTH120, PTH123, UP031
+# ruff: noqa: PTH100, PTH104, PTH109, PTH116, PTH118, PTH119, PTH120, PTH123, PTH208, UP031
 # Written without annotations for old Pythons, against libraries that this checkout does not have:
 # mypy: ignore-errors
 # Pythons
@@ -29,6 +29,8 @@ EXIT_TOO_OLD = 76
 EXIT_CONFIG_FAILED = 78
 LOOK_HEADER = "X-Footbridge-Look"  # the portal asks whether anybody works here
 LOOKS = []  # when it last did
+SAMPLE_SECONDS = 5
+COMPUTING_SHARE = 0.05  # of one core between two samples: an idle kernel takes a twentieth of that
 LONGEST_SOCKET_PATH = 100  # Linux takes 107 bytes; "-ipc-5" and the like come at the end
 
 
@@ -165,6 +167,69 @@ def watch_idleness(app):
     watch.start()
 
 
+def programs_of_job(known):
+    """Processor time in ticks of every process that this job's server started, by (pid, start), but not of the server.
+
+    What a terminal or a kernel left in the background belongs to it, too: the job's own runtime folder stands in its
+    environment. ``known`` remembers for which processes that was looked up.
+    """
+    sign = b"JUPYTER_RUNTIME_DIR=" + os.fsencode(os.environ.get("JUPYTER_RUNTIME_DIR", "none"))
+    found, asked = {}, {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            if os.stat("/proc/" + name).st_uid != os.getuid():
+                continue
+            with open("/proc/%s/stat" % name, "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+            process = (name, fields[19])
+            ours = known.get(process)
+            if ours is None:
+                with open("/proc/%s/environ" % name, "rb") as file:
+                    ours = sign in file.read().split(b"\0")
+        except (OSError, IndexError):
+            continue  # it has just ended, or is none of ours
+        asked[process] = ours
+        if ours:
+            found[process] = int(fields[11]) + int(fields[12])
+    known.clear()
+    known.update(asked)
+    return found
+
+
+def watch_programs(app):
+    """Count computing as work: of a program in a terminal, and of what a kernel left in the background.
+
+    Such a program may print nothing for days, and Jupyter itself does not see it. Idle kernels stay far below
+    COMPUTING_SHARE. Called when the loop runs.
+    """
+    import datetime
+
+    from tornado.ioloop import PeriodicCallback
+
+    known, last = {}, {}
+    if not SETTINGS["idle_stop_seconds"]:
+        return
+
+    def look():
+        try:
+            used, at = programs_of_job(known), now()
+        except Exception:
+            return  # a computer that shows no processes
+        if last:
+            before = last["used"]
+            ticks = sum(max(0, used[process] - before.get(process, 0)) for process in used)
+            seconds = ticks / os.sysconf("SC_CLK_TCK")
+            if seconds > COMPUTING_SHARE * max(0.1, at - last["at"]):
+                app.web_app.settings["api_last_activity"] = datetime.datetime.now(datetime.UTC)
+        last.update(used=used, at=at)
+
+    look()
+    watch = PeriodicCallback(look, 1000 * SAMPLE_SECONDS)
+    watch.start()
+
+
 def identity_provider():
     """The class by which jupyter_server 2 recognises requests that came through the portal."""
     from jupyter_server.auth import IdentityProvider, User
@@ -292,6 +357,7 @@ def tell_portal(app, port, server, flavor):
         give_up(EXIT_CONFIG_FAILED, "config_failed", "The connection file could not be written.")
     mark("step=listening")
     watch_idleness(app)
+    watch_programs(app)
 
 
 def mark(text):

@@ -6,9 +6,13 @@ import contextlib
 import datetime as dt
 import http.client
 import json
+import os
+import signal
 import socketserver
+import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from django.test import Client
@@ -39,6 +43,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.integration]
 
 RAW: dict[str, object] = {"cores": "1", "memory": "1 GB", "hours": "1", "title": "Trial"}
 LIMIT = 8
+SAMPLE_SECONDS = 5  # as launcher/jobfiles/jupyter_server.py has it
 LONG = 7200
 
 
@@ -124,6 +129,72 @@ def test_a_kernel_that_computes_silently_for_longer_than_the_limit_keeps_its_ses
     assert now() - ready.active_at < dt.timedelta(seconds=LIMIT)
 
 
+BUSY = "import time\nends_at = time.monotonic() + 120\nwhile time.monotonic() < ends_at: pass"
+"""A program that computes and prints nothing."""
+
+
+def start_from_kernel(session: InteractiveSession, program: str) -> None:
+    """Leave a program in the background, as nohup does, and end the page; the kernel stays and is idle."""
+    with page_of(session) as kernel:
+        kernel.run(
+            "import subprocess, sys\n"
+            f"subprocess.Popen([sys.executable, '-c', {program!r}], start_new_session=True,"
+            " stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)"
+        )
+
+
+def start_in_terminal(session: InteractiveSession, program: str) -> None:
+    """Type a command into a new terminal and close the page."""
+    headers = secret_headers("identity", target_secret(session))
+    unsafe = {**headers, "Cookie": "_xsrf=x", "X-XSRFToken": "x", "Content-Type": "application/json"}
+    (FOLDER / "program.py").write_text(program, encoding="utf-8")
+    with local_port(session) as port:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as client:
+            client.request("POST", f"{session.base_url}api/terminals", body="{}", headers=unsafe)
+            name = json.loads(client.getresponse().read())["name"]
+        address = f"ws://127.0.0.1:{port}{session.base_url}terminals/websocket/{name}"
+        with connect(address, additional_headers=headers, compression=None) as socket:
+            command = f"exec {sys.executable} {FOLDER / 'program.py'}\r"
+            socket.send(json.dumps(["stdin", command]))
+            wait_for(lambda: "program.py" in str(socket.recv(timeout=20)), what="the terminal's echo")
+
+
+def programs(text: str) -> list[int]:
+    """Processes of this machine in whose command line this stands."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if text.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("start", "sign"), [(start_from_kernel, "ends_at = time.monotonic()"), (start_in_terminal, "program.py")]
+)
+def test_a_program_that_computes_silently_in_the_background_keeps_its_session_until_it_has_ended(
+    ready: InteractiveSession, start: Callable[[InteractiveSession, str], None], sign: str
+) -> None:
+    start(ready, BUSY)
+    began = now()
+    (program,) = wait_for(lambda: programs(sign), what="the program")
+    wait_for(
+        lambda: (now() - began).total_seconds() > 2.5 * LIMIT or looked(ready).stop_requested_at,
+        seconds=60,
+        what="the limit to be over twice",
+    )
+    assert ready.stop_requested_at is None
+    os.kill(program, signal.SIGKILL)
+    wait_for(lambda: looked(ready).state == SessionState.STOPPING, seconds=60, what="the stop")
+    assert ready.stop_reason == EndReason.IDLE
+
+
+def test_a_program_that_only_waits_is_no_work(ready: InteractiveSession) -> None:
+    start_from_kernel(ready, "import time; time.sleep(600)")
+    wait_for(lambda: looked(ready).state == SessionState.STOPPING, seconds=60, what="the stop")
+    assert ready.stop_reason == EndReason.IDLE
+
+
 def test_work_after_the_announcement_takes_it_back(ready: InteractiveSession) -> None:
     wait_for(lambda: looked(ready).idle_stop_at, what="the announcement")
     InteractiveSession.objects.filter(pk=ready.pk).update(idle_stop_at=now() + dt.timedelta(minutes=1))
@@ -152,12 +223,14 @@ def test_an_open_page_with_an_idle_kernel_is_no_work(ready: InteractiveSession) 
                 answer = client.getresponse()
                 answer.read()
                 assert answer.status == 204
-            return now() - worked_at > dt.timedelta(seconds=4)
+            return now() - worked_at > dt.timedelta(seconds=3 * SAMPLE_SECONDS)
 
         wait_for(what_pages_do_by_themselves)
         make_due(ready)
-        looked(ready)
-    assert ready.active_at - worked_at < dt.timedelta(seconds=2)
+        look_around(ready.cluster)
+        ready.refresh_from_db()
+    # the next sample may still count what the kernel computed when it was started
+    assert ready.active_at - worked_at < dt.timedelta(seconds=SAMPLE_SECONDS + 2)
 
 
 def test_saving_a_file_is_work(ready: InteractiveSession) -> None:
