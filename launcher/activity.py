@@ -3,7 +3,8 @@
 Three answers are asked for: ``api/status``, ``api/kernels`` and ``api/terminals``. A kernel that computes is work now,
 however long it has printed nothing. Where the session runs our own configuration of Jupyter
 (``launcher/jobfiles/jupyter_server.py``), programs that compute in a terminal or in the background count, and an open
-page without anybody in front of it does not. Whatever is not understood is not known, and what is not known is never idle.
+page without anybody in front of it does not. Whatever is not understood is not known, and what is not known is never
+idle.
 """
 
 from __future__ import annotations
