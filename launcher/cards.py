@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from launcher import clusterwords, credential_state, endwarnings, notice_wording, wording
+from launcher import clusterwords, credential_state, endwarnings, endwords, noticewords, wording
 from launcher.allowances import Entry
 from launcher.catalog import LaunchChoices
 from launcher.figures import last_round
@@ -75,7 +75,7 @@ class SessionCard:
     time_left_seconds: int | None
     time_share: int | None  # percent of the time that is left
     warn_seconds: int  # less than so much left is little
-    notices: tuple[notice_wording.NoticeText, ...]  # what the owner was told and is still to come
+    notices: tuple[noticewords.NoticeText, ...]  # what the owner was told and is still to come
     unreachable_since: dt.datetime | None
     is_shut_out: bool  # the cluster answers, but does not let the portal in with the owner's account
     asked_again_at: dt.datetime | None  # while the cluster does not answer
@@ -169,8 +169,8 @@ def card_of(
         unused_since=session.active_at if idle_stop_at else None,
         idle_stop_at=idle_stop_at,
         can_keep=idle_stop_at is not None and is_owner,
-        end_sentence=wording.end_sentence(session) if state is SessionState.ENDED else "",
-        end_words=wording.joined(wording.end_sentence(session), wording.end_cure(session)),
+        end_sentence=endwords.end_sentence(session) if state is SessionState.ENDED else "",
+        end_words=wording.joined(endwords.end_sentence(session), endwords.end_cure(session)),
         end_cure=_cure(session, can_never_run=can_never_run),
         details=session.end_detail or session.job_comment,
         relaunch_url=f"{reverse('launcher:launch', args=[session.app])}?again={session.id}",
@@ -215,7 +215,7 @@ def _time_left(session: InteractiveSession, choices: LaunchChoices) -> tuple[int
 def _cure(session: InteractiveSession, *, can_never_run: bool) -> str:
     if can_never_run:
         return clusterwords.never_cure(session)
-    return wording.end_cure(session) if session.state == SessionState.ENDED else ""
+    return endwords.end_cure(session) if session.state == SessionState.ENDED else ""
 
 
 def _likely_start_at(session: InteractiveSession) -> dt.datetime | None:
@@ -238,9 +238,9 @@ def _warn_seconds(session: InteractiveSession) -> int:
     return minutes[0] * 60 if minutes else SHORT_SECONDS
 
 
-def _notices(session: InteractiveSession, *, has_own_words: bool) -> tuple[notice_wording.NoticeText, ...]:
+def _notices(session: InteractiveSession, *, has_own_words: bool) -> tuple[noticewords.NoticeText, ...]:
     """``has_own_words``: the card itself says, with the button beside it, that the session will be stopped unused."""
-    texts = notice_wording.active_texts(session)
+    texts = noticewords.active_texts(session)
     return tuple(text for text in texts if text.kind != NoticeKind.IDLE) if has_own_words else texts
 
 
@@ -291,7 +291,7 @@ def _known_text(session: InteractiveSession, state: SessionState) -> str:
         return _("A computer was found. Your environment is loading.")
     if state is SessionState.READY:
         return _("Your notebook is ready.")
-    return wording.end_sentence(session)
+    return endwords.end_sentence(session)
 
 
 def resources_text(choices: LaunchChoices) -> str:

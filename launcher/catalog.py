@@ -17,12 +17,12 @@ from launcher.appfile import App, FormField
 from launcher.choices import (
     ChoicesRefused,
     LaunchChoices,
-    Limits,
     Mistake,
     check_choices,
     default_choices,
     limits,
 )
+from launcher.rawvalues import Limits
 from launcher.scripttemplate import template_mistakes
 from portal.errors import FootbridgeError
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -20,11 +18,23 @@ from typing import Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from launcher.appfile import App
-from launcher.clusters import Cluster, QueueLimits, memory_mib
+from launcher.clusters import Cluster, QueueLimits
+from launcher.rawvalues import (
+    MAX_PATH,
+    Limits,
+    Wrong,
+    cores_of,
+    environment_path,
+    folder_of,
+    gpus_of,
+    memory_of,
+    text_of,
+    tidy,
+    walltime_of,
+)
 from portal.errors import FootbridgeError
 
 MAX_TITLE = 80
-MAX_PATH = 1024
 SMALLEST = {"cores": 1.0, "memory": 256.0, "hours": 0.05, "gpus": 0.0}
 """Least values where the app names none. Memory in mebibytes: Jupyter does not start with less."""
 
@@ -32,9 +42,6 @@ COMPANIONS = {"environment": "environment_path", "image": "image_path"}
 """A second raw key of a field: the typed path beside a list. Counts when the list says ``path``, or
 nothing."""
 
-_NUMBER = re.compile(r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})", re.ASCII)
-_BEYOND = 1e12  # larger than every limit; keeps huge input finite
-_BIDI_OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 EnvironmentKind = Literal["default", "module", "path"]
 T = TypeVar("T")
@@ -100,20 +107,6 @@ class LaunchChoices:
 _ADAPTER = TypeAdapter(LaunchChoices)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What may be asked for in one queue: the app's limits, the queue's and the person's, whichever is tighter."""
-
-    min_cores: int
-    max_cores: int
-    min_memory_mib: int
-    max_memory_mib: int
-    min_hours: float
-    max_hours: float
-    min_gpus: int
-    max_gpus: int
-
-
 def limits(app: App, queue: QueueLimits, *, most_hours: float | None = None) -> Limits:
     """The limits of ``app`` in ``queue``, for the form to show and ``check_choices`` to enforce.
 
@@ -149,7 +142,7 @@ def default_choices(app: App, cluster: Cluster, *, most_hours: float | None = No
     for entry in app.fields:
         values[entry.kind] = entry.default
     values["cores"] = min(int(_default(app, "cores")), bounds.max_cores)
-    values["hours"] = _tidy(min(_default(app, "hours"), bounds.max_hours))
+    values["hours"] = tidy(min(_default(app, "hours"), bounds.max_hours))
     if _default(app, "memory") > bounds.max_memory_mib:
         values["memory"] = f"{bounds.max_memory_mib} MiB"
     if "gpus" in values:
@@ -177,15 +170,6 @@ def check_choices(
     return _Check(app, cluster, raw, most_hours).run()
 
 
-class _Wrong(Exception):
-    """One value is wrong."""
-
-    def __init__(self, code: str, **params: object) -> None:
-        super().__init__(code)
-        self.code = code
-        self.params = params
-
-
 class _Check:
     """One run of ``check_choices``: gathers the mistakes of all fields."""
 
@@ -205,16 +189,16 @@ class _Check:
         bounds = limits(self.app, queue, most_hours=self.most_hours)
         environment = self._value("environment", self._environment, _SITE_DEFAULT)
         choices = LaunchChoices(
-            cores=self._value("cores", lambda raw: _cores(raw, bounds), 1),
-            memory_mib=self._value("memory", lambda raw: _memory(raw, bounds), 1),
-            walltime_seconds=self._value("hours", lambda raw: _walltime(raw, bounds, queue, self.most_hours), 1),
-            gpus=self._value("gpus", lambda raw: _gpus(raw, bounds, queue), 0),
+            cores=self._value("cores", lambda raw: cores_of(raw, bounds), 1),
+            memory_mib=self._value("memory", lambda raw: memory_of(raw, bounds), 1),
+            walltime_seconds=self._value("hours", lambda raw: walltime_of(raw, bounds, queue, self.most_hours), 1),
+            gpus=self._value("gpus", lambda raw: gpus_of(raw, bounds, queue), 0),
             queue=queue.name,
             environment_kind=environment[0],
             environment_value=environment[1],
             image=self._value("image", self._image, ""),
-            folder=self._value("folder", _folder, ""),
-            title=self._value("title", lambda raw: _text("title", raw, MAX_TITLE), ""),
+            folder=self._value("folder", folder_of, ""),
+            title=self._value("title", lambda raw: text_of("title", raw, MAX_TITLE), ""),
         )
         if self.mistakes:
             raise ChoicesRefused(tuple(self.mistakes))
@@ -228,161 +212,49 @@ class _Check:
             return otherwise
         try:
             return check(self.raw[kind] if kind in self.raw else self.defaults[kind])
-        except _Wrong as wrong:
+        except Wrong as wrong:
             self.mistakes.append(Mistake(kind, f"{kind}.{wrong.code}", wrong.params))
             return otherwise
 
     def _queue(self, raw: object) -> QueueLimits:
-        name = _text("queue", raw, 64)
+        name = text_of("queue", raw, 64)
         queue = self.cluster.queue(name) if name else self.cluster.queues[0]
         if queue is None:
-            raise _Wrong("unknown")
+            raise Wrong("unknown")
         return queue
 
     def _environment(self, raw: object) -> tuple[EnvironmentKind, str]:
-        text = _text("environment", raw, MAX_PATH + len("module:"))
+        text = text_of("environment", raw, MAX_PATH + len("module:"))
         word, _, rest = text.partition(":")
         if text == "path":
             path = self._companion("environment")
             if not path:
-                raise _Wrong("path_required")
-            return "path", _environment_path(path)
+                raise Wrong("path_required")
+            return "path", environment_path(path)
         if word == "path" or text.startswith(("/", "~")):
-            return "path", _environment_path(rest if word == "path" else text)
+            return "path", environment_path(rest if word == "path" else text)
         name = rest if word == "module" else text
         if word == "module" or name in self.cluster.modules:
             if name not in self.cluster.modules:
-                raise _Wrong("unknown_module", value=name[:80])
+                raise Wrong("unknown_module", value=name[:80])
             return "module", name
         if text in ("", "default"):
             path = self._companion("environment") if text == "" else ""
-            return ("path", _environment_path(path)) if path else _SITE_DEFAULT
-        raise _Wrong("unknown_module", value=text[:80])
+            return ("path", environment_path(path)) if path else _SITE_DEFAULT
+        raise Wrong("unknown_module", value=text[:80])
 
     def _image(self, raw: object) -> str:
-        text = _text("image", raw, MAX_PATH)
+        text = text_of("image", raw, MAX_PATH)
         path = self._companion("image") if text in ("", "path") else text
         if not path:
-            raise _Wrong("required")
+            raise Wrong("required")
         if not path.startswith("/"):
-            raise _Wrong("not_absolute")
+            raise Wrong("not_absolute")
         return path
 
     def _companion(self, kind: str) -> str:
         raw = self.raw.get(COMPANIONS[kind])
-        return "" if raw is None else _text(kind, raw, MAX_PATH)
-
-
-def _text(kind: str, raw: object, max_length: int) -> str:
-    """One line of text without white space around it. Quotes, emoji and every script are welcome."""
-    if not isinstance(raw, str):
-        raise _Wrong("not_text")
-    text = raw.strip(" \t")
-    if kind != "title":
-        text = text.strip()
-    for character in text:
-        # Cc: control characters; Zl, Zp: line and paragraph ends; Cs: half a character, which no database
-        # takes.
-        if unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs") or character in _BIDI_OVERRIDES:
-            raise _Wrong("control_characters")
-    if len(text) > max_length:
-        raise _Wrong("too_long", max=max_length)
-    return text
-
-
-def _environment_path(path: str) -> str:
-    if not path.startswith(("/", "~/")):
-        raise _Wrong("not_absolute")
-    if len(path) > MAX_PATH:
-        raise _Wrong("too_long", max=MAX_PATH)
-    return path
-
-
-def _folder(raw: object) -> str:
-    """A folder; ``~/data`` and ``data`` are the same, ``~`` and nothing are the home folder."""
-    text = _text("folder", raw, MAX_PATH)
-    if text == "~":
-        return ""
-    return text.removeprefix("~/").lstrip("/") if text.startswith("~/") else text
-
-
-def _number(raw: object) -> float:
-    """A finite number from a number or from text. True and false are no numbers."""
-    if isinstance(raw, str):
-        text = raw.strip()
-        if not text:
-            raise _Wrong("required")
-        if not _NUMBER.fullmatch(text):
-            raise _Wrong("not_a_number")
-        number = float(text)
-    elif isinstance(raw, int | float) and not isinstance(raw, bool):
-        if isinstance(raw, float) and not math.isfinite(raw):
-            raise _Wrong("not_a_number")
-        number = float(max(-_BEYOND, min(_BEYOND, raw)))
-    else:
-        raise _Wrong("not_a_number")
-    return max(-_BEYOND, min(_BEYOND, number))
-
-
-def _whole(raw: object) -> int:
-    number = _number(raw)
-    if number != int(number):
-        raise _Wrong("not_whole")
-    return int(number)
-
-
-def _cores(raw: object, bounds: Limits) -> int:
-    cores = _whole(raw)
-    if cores < bounds.min_cores:
-        raise _Wrong("too_few", min=bounds.min_cores)
-    if cores > bounds.max_cores:
-        raise _Wrong("too_many", max=bounds.max_cores)
-    return cores
-
-
-def _memory(raw: object, bounds: Limits) -> int:
-    if isinstance(raw, str) and raw.strip():
-        try:
-            amount = memory_mib(raw)
-        except ValueError:
-            raise _Wrong("not_an_amount") from None
-    else:
-        try:
-            amount = round(_number(raw) * 1024)
-        except _Wrong as wrong:
-            raise _Wrong("required" if wrong.code == "required" else "not_an_amount") from None
-    if amount < bounds.min_memory_mib:
-        raise _Wrong("too_little", min=bounds.min_memory_mib)
-    if amount > bounds.max_memory_mib:
-        raise _Wrong("too_much", max=bounds.max_memory_mib)
-    return amount
-
-
-def _walltime(raw: object, bounds: Limits, queue: QueueLimits, most_hours: float | None) -> int:
-    """Seconds from hours."""
-    hours = _number(raw)
-    if most_hours is not None and most_hours < bounds.min_hours:
-        raise _Wrong("none_allowed", min=_tidy(bounds.min_hours), max=_tidy(most_hours))
-    if hours < bounds.min_hours:
-        raise _Wrong("too_few", min=_tidy(bounds.min_hours))
-    if most_hours is not None and hours > most_hours == bounds.max_hours:
-        raise _Wrong("over_allowance", max=_tidy(most_hours))
-    if hours > queue.max_hours:
-        raise _Wrong("over_queue_limit", max=_tidy(bounds.max_hours), queue=queue.label or queue.name)
-    if hours > bounds.max_hours:
-        raise _Wrong("too_many", max=_tidy(bounds.max_hours))
-    return max(1, round(hours * 3600))
-
-
-def _gpus(raw: object, bounds: Limits, queue: QueueLimits) -> int:
-    gpus = _whole(raw)
-    if gpus < bounds.min_gpus:
-        raise _Wrong("too_few", min=bounds.min_gpus)
-    if gpus > bounds.max_gpus:
-        if queue.max_gpus == 0:
-            raise _Wrong("none", queue=queue.label or queue.name)
-        raise _Wrong("too_many", max=bounds.max_gpus)
-    return gpus
+        return "" if raw is None else text_of(kind, raw, MAX_PATH)
 
 
 def _default(app: App, kind: str) -> float:
@@ -394,8 +266,3 @@ def _is_offered(environment: str, cluster: Cluster) -> bool:
     """Whether a default environment exists on this cluster."""
     word, _, name = environment.partition(":")
     return word != "module" or name in cluster.modules
-
-
-def _tidy(number: float) -> int | float:
-    """24 rather than 24.0, for people."""
-    return int(number) if number == int(number) else number

@@ -10,7 +10,7 @@ import structlog
 from django import forms
 from django.utils.translation import gettext as _
 
-from launcher import selectors, wording
+from launcher import refusalwords, selectors, wording
 from launcher.advice import advice_for
 from launcher.catalog import App, FormField, LaunchChoices, default_choices, limits
 from launcher.clusters import Cluster, QueueLimits
@@ -58,9 +58,9 @@ class LaunchForm(forms.Form):
         """Show why a launch was refused, each sentence at its field."""
         self._errors = None
         self.full_clean()
-        self.add_error(None, wording.refusal_sentence(refused.code, refused.params))
+        self.add_error(None, refusalwords.refusal_sentence(refused.code, refused.params))
         for name, code, params in refused.fields:
-            sentence = wording.mistake_sentence(code, params)
+            sentence = refusalwords.mistake_sentence(code, params)
             self.add_error(name if name in self.fields else None, sentence)
 
     def basic(self) -> list[forms.BoundField]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from django.utils.translation import gettext as _
 
-from launcher import selectors, services, wording
+from launcher import refusalwords, selectors, services, wording
 from launcher.allowances import Entry
 from launcher.extension import Verdict
 from launcher.models import InteractiveSession
@@ -55,7 +55,7 @@ def more_time_of(session: InteractiveSession, *, is_owner: bool, entries: Sequen
         can_extend=verdict.is_possible,
         is_asked=is_asked,
         extend_text="" if is_refused and verdict.is_possible else text,
-        refused_text=wording.extension_sentence(session.extension_refused, {}) if is_refused else "",
+        refused_text=refusalwords.extension_sentence(session.extension_refused, {}) if is_refused else "",
         details=session.extension_refused_detail if is_refused else "",
         walltime_seconds=session.walltime_seconds or 0,
         can_continue=can_continue,
@@ -67,7 +67,7 @@ def more_time_of(session: InteractiveSession, *, is_owner: bool, entries: Sequen
 
 
 def _extend_text(to_seconds: int | None, session: InteractiveSession, code: str, params: object) -> str:
-    why = wording.extension_sentence(code, params if isinstance(params, dict) else {}) if code else ""
+    why = refusalwords.extension_sentence(code, params if isinstance(params, dict) else {}) if code else ""
     if to_seconds is None:
         return why
     added = wording.duration_text(to_seconds - (session.walltime_seconds or 0))

@@ -9,7 +9,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.utils.translation import gettext as _
 from ninja import Query, Status
 
-from launcher import selectors, services, wording
+from launcher import refusalwords, selectors, services
 from launcher.api import schemas
 from launcher.api.answers import ApiError, PortalAPI, StrictParser, not_found, problem
 from launcher.api.auth import BrowserAuth, TokenAuth, caller_of, writer_of
@@ -146,7 +146,7 @@ def extend_session(
     extend(session=session, user=user, address=address_of(request), seen_walltime_seconds=seen)
     session.refresh_from_db()
     if session.extension_refused:
-        raise ApiError(409, session.extension_refused, wording.extension_sentence(session.extension_refused, {}))
+        raise ApiError(409, session.extension_refused, refusalwords.extension_sentence(session.extension_refused, {}))
     return Status(200 if session.extending_to_seconds is None else 202, schemas.session_out(session))
 
 
@@ -177,13 +177,13 @@ def launch_refused(request: HttpRequest, refused: Exception) -> JsonResponse:
     else 422."""
     if not isinstance(refused, LaunchRefused):
         raise TypeError("this handler is for refused launches")
-    message = wording.refusal_sentence(refused.code, refused.params)
+    message = refusalwords.refusal_sentence(refused.code, refused.params)
     if refused.existing is not None:
         return problem(
             409, refused.code, message, session=schemas.session_out(refused.existing).model_dump(mode="json")
         )
     fields = [
-        {"field": field, "code": code, "message": wording.mistake_sentence(code, params)}
+        {"field": field, "code": code, "message": refusalwords.mistake_sentence(code, params)}
         for field, code, params in refused.fields
     ]
     if refused.code == "app.unknown":
@@ -199,7 +199,7 @@ def extension_refused(request: HttpRequest, refused: Exception) -> JsonResponse:
     """Why the site's rules allow no extension now."""
     if not isinstance(refused, ExtensionRefused):
         raise TypeError("this handler is for refused extensions")
-    return problem(409, refused.code, wording.extension_sentence(refused.code, refused.params))
+    return problem(409, refused.code, refusalwords.extension_sentence(refused.code, refused.params))
 
 
 def _own(request: HttpRequest, session_id: str) -> tuple[User, InteractiveSession]:

@@ -10,7 +10,7 @@ from django.urls import reverse
 from ninja import Schema
 from pydantic import ConfigDict, Field
 
-from launcher import wording
+from launcher import endwords, wording
 from launcher.catalog import App, FormField, LaunchChoices, default_choices, limits
 from launcher.clusters import Cluster, QueueLimits
 from launcher.models import InteractiveSession
@@ -248,8 +248,8 @@ def session_out(session: InteractiveSession) -> SessionOut:
 def _end_out(session: InteractiveSession) -> EndOut:
     return EndOut(
         reason=session.end_reason,
-        message=wording.end_sentence(session),
-        cure=wording.end_cure(session),
+        message=endwords.end_sentence(session),
+        cure=endwords.end_cure(session),
         details=session.end_detail,
         exit_status=session.exit_status,
     )

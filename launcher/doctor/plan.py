@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from launcher.clusters import Cluster
-from launcher.doctor import places, portal, processes, reach, scheduling
+from launcher.doctor import places, portal, processes, reach, records, scheduling
 from launcher.doctor.findings import Finding, Outcome
 from launcher.doctor.runner import Check, examine
 from launcher.doctor.visit import STEP_SECONDS, Visit, visit
@@ -15,10 +15,10 @@ PORTAL: tuple[Check[object], ...] = (
     Check("portal.files", _("Private files"), portal.files_private),
     Check("portal.ca", _("The SSH authority"), portal.ca_key),
     Check("portal.encryption", _("Encryption keys"), portal.encryption_keys),
-    Check("portal.database", _("The database"), portal.database),
-    Check("portal.migrations", _("The database's tables"), portal.migrations, needs=("portal.database",)),
+    Check("portal.database", _("The database"), records.database),
+    Check("portal.migrations", _("The database's tables"), records.migrations, needs=("portal.database",)),
     Check(
-        "portal.sealed", _("Secrets in the database"), portal.sealed, needs=("portal.encryption", "portal.migrations")
+        "portal.sealed", _("Secrets in the database"), records.sealed, needs=("portal.encryption", "portal.migrations")
     ),
     Check("portal.clusters", _("The clusters file"), portal.clusters_file),
     Check("portal.apps", _("The apps"), portal.apps_load),

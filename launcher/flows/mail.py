@@ -23,7 +23,7 @@ from redis import RedisError
 
 from launcher import services
 from launcher.models import Notice, NoticeKind
-from launcher.notice_wording import NoticeText, is_active, notice_text, subject
+from launcher.noticewords import NoticeText, is_active, notice_text, subject
 from portal.accounts.models import User
 
 log = structlog.get_logger(__name__)

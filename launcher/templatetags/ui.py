@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from launcher.notice_wording import NoticeText
+from launcher.noticewords import NoticeText
 from launcher.wording import joined
 
 register = template.Library()

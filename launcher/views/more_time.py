@@ -9,7 +9,7 @@ from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
-from launcher import selectors, wording
+from launcher import refusalwords, selectors
 from launcher.flows.continuing import continue_session
 from launcher.flows.extend import extend as extend_flow
 from launcher.models import InteractiveSession
@@ -37,7 +37,7 @@ def extend(request: HttpRequest, session_id: str) -> HttpResponse:
     try:
         extend_flow(session=session, user=user, address=address_of(request), seen_walltime_seconds=seen)
     except ExtensionRefused as refused:
-        messages.warning(request, wording.extension_sentence(refused.code, refused.params))
+        messages.warning(request, refusalwords.extension_sentence(refused.code, refused.params))
     else:
         session.refresh_from_db()
         if session.extending_to_seconds is None and not session.extension_refused:
@@ -53,5 +53,5 @@ def continue_(request: HttpRequest, session_id: str) -> HttpResponse:
     try:
         session = continue_session(session=session, user=signed_in_user(request), address=address_of(request))
     except LaunchRefused as refused:
-        messages.warning(request, wording.launch_refusal(refused))
+        messages.warning(request, refusalwords.launch_refusal(refused))
     return redirect("launcher:session", session_id=session.pk)

@@ -9,7 +9,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from launcher import selectors
-from launcher.notice_wording import notice_text, subject
+from launcher.noticewords import notice_text, subject
 from portal.accounts.requests import signed_in_user
 
 RECENT_SECONDS = 600

@@ -11,7 +11,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_GET
 
-from launcher import entitlements, selectors, services, wording
+from launcher import entitlements, refusalwords, selectors, services, wording
 from launcher.cards import app_icon as icon_address
 from launcher.cards import card_of
 from launcher.flows.launch import default_cluster
@@ -93,7 +93,7 @@ def launch(request: HttpRequest, app_id: str) -> HttpResponse:
         "form": form,
         "cluster": cluster,
         "existing": card_of(limit.existing) if limit and limit.existing else None,
-        "limit_sentence": wording.refusal_sentence(limit.code, limit.params) if limit else "",
+        "limit_sentence": refusalwords.refusal_sentence(limit.code, limit.params) if limit else "",
     }
     page = "launcher/nothing_allowed.html" if limit and limit.code == "launch.none_allowed" else "launcher/launch.html"
     return render(request, page, context, status=status)

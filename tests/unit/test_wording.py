@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from launcher import clusterwords, joblog, wording
+from launcher import clusterwords, endwords, joblog, refusalwords
 from launcher.models import InteractiveSession
 from launcher.schedulers import comments
 from launcher.schedulers.base import JobState
@@ -20,6 +20,7 @@ SOURCES = [
     *(PROJECT / "launcher" / "schedulers").glob("*.py"),
     *(PROJECT / "launcher" / "flows").glob("*.py"),
     PROJECT / "launcher" / "choices.py",
+    PROJECT / "launcher" / "rawvalues.py",
     *(PROJECT / "launcher" / "services").glob("*.py"),
 ]
 NOT_SHOWN_AT_THE_END = {
@@ -55,25 +56,25 @@ def ended(code: str, **values: object) -> InteractiveSession:
     "code", sorted(literals(r"ended\.[a-z_]+") | {f"ended.{code.word}" for code in joblog.ExitCode})
 )
 def test_every_ending_has_a_sentence(code: str) -> None:
-    assert code in wording.end_sentences()
+    assert code in endwords.end_sentences()
 
 
 @pytest.mark.parametrize("reason", EndReason)
 def test_every_end_reason_has_a_sentence(reason: EndReason) -> None:
-    assert f"ended.{reason}" in wording.end_sentences()
+    assert f"ended.{reason}" in endwords.end_sentences()
 
 
 @pytest.mark.parametrize("code", sorted(literals(r"scheduler\.[a-z_.]+[a-z]") - NOT_SHOWN_AT_THE_END))
 def test_every_refusal_of_the_scheduler_has_a_sentence(code: str) -> None:
-    assert code in wording.end_sentences()
+    assert code in endwords.end_sentences()
 
 
 @pytest.mark.parametrize(
     "code", sorted(literals(r"(cores|memory|hours|gpus|queue|image|folder|title|environment|choices)\.[a-z_]+"))
 )
 def test_every_mistake_has_a_sentence(code: str) -> None:
-    general = wording.mistake_sentence("nothing.at_all", {})
-    assert wording.mistake_sentence(code, {"min": 1, "max": 2, "queue": "workq"}) != general
+    general = refusalwords.mistake_sentence("nothing.at_all", {})
+    assert refusalwords.mistake_sentence(code, {"min": 1, "max": 2, "queue": "workq"}) != general
 
 
 def waiting(comment: str) -> InteractiveSession:
@@ -139,9 +140,9 @@ def test_a_held_job_is_held_whatever_its_comment_says() -> None:
 
 
 def test_a_sentence_with_a_missing_parameter_still_reads() -> None:
-    assert "%(" not in wording.end_sentence(ended("ended.module_missing"))
+    assert "%(" not in endwords.end_sentence(ended("ended.module_missing"))
 
 
 def test_percent_signs_in_hostile_parameters_stay_text() -> None:
-    sentence = wording.end_sentence(ended("ended.module_missing", end_params={"subject": "%(by)s %d"}))
+    sentence = endwords.end_sentence(ended("ended.module_missing", end_params={"subject": "%(by)s %d"}))
     assert "%(by)s %d" in sentence

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from django.utils.translation import gettext as _
 
-from launcher import endwarnings, wording
+from launcher import endwarnings, endwords, wording
 from launcher.models import InteractiveSession, Notice, NoticeKind
 from launcher.parts import apps
 from launcher.states import SessionState
@@ -45,7 +45,7 @@ def _said(notice: Notice) -> str:
     if notice.kind == NoticeKind.READY:
         return _("Your notebook is ready.")
     if notice.kind == NoticeKind.ENDED:
-        parts = (wording.end_sentence(session), wording.end_cure(session))
+        parts = (endwords.end_sentence(session), endwords.end_cure(session))
         return wording.joined(*parts).replace("%", "%%")
     if notice.kind == NoticeKind.IDLE:
         return _("Nobody works in this session, so it will be stopped at %(at)s. Go on working to keep it.")
