@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
@@ -14,17 +14,13 @@ from launcher.flows.continuing import continue_session
 from launcher.flows.extend import extend as extend_flow
 from launcher.models import InteractiveSession
 from launcher.services import ExtensionRefused, LaunchRefused
-from launcher.views.sessions import note_denied, session_or_404
+from launcher.views.sessions import session_for
 from portal.accounts.requests import signed_in_user
 from portal.addresses import address_of
 
 
 def _own_session(request: HttpRequest, session_id: str) -> InteractiveSession:
-    session = session_or_404(request, session_id)
-    if not selectors.owns(signed_in_user(request), session):
-        note_denied(request, session, "not_owner")
-        raise Http404
-    return session
+    return session_for(request, session_id, selectors.owns, denied="not_owner")
 
 
 @login_required

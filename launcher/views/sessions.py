@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import urlencode, urlsplit
 
 from django.conf import settings
@@ -16,8 +17,12 @@ from launcher import grants, live_log, selectors, services, wording
 from launcher.cards import card_of, timeline_of
 from launcher.models import InteractiveSession
 from portal.accounts import reauthentication
+from portal.accounts.models import User
 from portal.accounts.requests import signed_in_user
 from portal.addresses import address_of
+
+Right = Callable[[User, InteractiveSession], bool]
+"""One of the selectors: whether this person may do that with this session."""
 
 
 def session_or_404(request: HttpRequest, session_id: str) -> InteractiveSession:
@@ -28,6 +33,15 @@ def session_or_404(request: HttpRequest, session_id: str) -> InteractiveSession:
         raise Http404
     if not selectors.may_see(user, session):
         note_denied(request, session, "stranger")
+        raise Http404
+    return session
+
+
+def session_for(request: HttpRequest, session_id: str, may: Right, *, denied: str) -> InteractiveSession:
+    """The session if ``may`` says that this person may; otherwise 404, and the attempt is kept with its cause."""
+    session = session_or_404(request, session_id)
+    if not may(signed_in_user(request), session):
+        note_denied(request, session, denied)
         raise Http404
     return session
 
@@ -80,10 +94,7 @@ def _session_context(request: HttpRequest, session_id: str) -> dict[str, object]
 @require_POST
 def connect(request: HttpRequest, session_id: str) -> HttpResponse:
     """Into the notebook: a one-time code, then the session's own address."""
-    session = session_or_404(request, session_id)
-    if not selectors.may_open(signed_in_user(request), session):
-        note_denied(request, session, "not_owner")
-        raise Http404
+    session = session_for(request, session_id, selectors.may_open, denied="not_owner")
     if not session.is_live:
         return redirect("launcher:session", session_id=session.pk)
     return enter(request, session, wanted=selectors.opening_page(session))
@@ -126,11 +137,8 @@ def by_address(request: HttpRequest, label: str) -> HttpResponse:
 @require_POST
 def stop(request: HttpRequest, session_id: str) -> HttpResponse:
     """End the session."""
-    session = session_or_404(request, session_id)
+    session = session_for(request, session_id, selectors.may_stop, denied="may_not_stop")
     user = signed_in_user(request)
-    if not selectors.may_stop(user, session):
-        note_denied(request, session, "may_not_stop")
-        raise Http404
     if session.owner_id != user.pk:
         reauthentication.require(request)
     services.request_stop(session=session, actor=user, address=address_of(request))
@@ -141,13 +149,9 @@ def stop(request: HttpRequest, session_id: str) -> HttpResponse:
 @require_POST
 def give_up(request: HttpRequest, session_id: str) -> HttpResponse:
     """End a session whose cluster cannot be asked."""
-    session = session_or_404(request, session_id)
-    user = signed_in_user(request)
-    if not selectors.may_give_up(user, session):
-        note_denied(request, session, "may_not_give_up")
-        raise Http404
+    session = session_for(request, session_id, selectors.may_give_up, denied="may_not_give_up")
     reauthentication.require(request)
-    services.give_up(session=session, actor=user, address=address_of(request))
+    services.give_up(session=session, actor=signed_in_user(request), address=address_of(request))
     return redirect("launcher:session", session_id=session.pk)
 
 
@@ -155,10 +159,6 @@ def give_up(request: HttpRequest, session_id: str) -> HttpResponse:
 @require_POST
 def keep(request: HttpRequest, session_id: str) -> HttpResponse:
     """Keep the session running though nobody has used it."""
-    session = session_or_404(request, session_id)
-    user = signed_in_user(request)
-    if not selectors.owns(user, session):
-        note_denied(request, session, "not_owner")
-        raise Http404
-    services.keep_running(session=session, actor=user, address=address_of(request))
+    session = session_for(request, session_id, selectors.owns, denied="not_owner")
+    services.keep_running(session=session, actor=signed_in_user(request), address=address_of(request))
     return redirect("launcher:session", session_id=session.pk)

@@ -10,7 +10,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from launcher import selectors, services
 from launcher.services import VisitRefused
-from launcher.views.sessions import enter, note_denied, session_or_404
+from launcher.views.sessions import enter, note_denied, session_for, session_or_404
 from launcher.visit_forms import ReasonForm
 from portal.accounts import reauthentication
 from portal.accounts.requests import signed_in_user
@@ -22,10 +22,8 @@ from portal.addresses import address_of
 @require_http_methods(["GET", "HEAD", "POST"])
 def open_as_user(request: HttpRequest, session_id: str) -> HttpResponse:
     """The form that asks for a reason; sent, the way into the session."""
-    session, user = session_or_404(request, session_id), signed_in_user(request)
-    if not selectors.may_visit(user, session):
-        note_denied(request, session, "may_not_visit")
-        raise Http404
+    session = session_for(request, session_id, selectors.may_visit, denied="may_not_visit")
+    user = signed_in_user(request)
     reauthentication.require(request)
     form = ReasonForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
