@@ -124,6 +124,15 @@ class Conf(BaseSettings):
     open_as_user: bool = False
     """Whether administrators may open somebody's session, for a reason that they write down and its owner reads."""
 
+    requests_per_session: int = Field(default=320, ge=8)
+    """How many requests of one session may be under way at a time in each web process."""
+    sockets_per_session: int = Field(default=256, ge=8)
+    """How many WebSockets of one session may be open at a time in each web process."""
+    requests_per_user: int = Field(default=640, ge=8)
+    """The same for all sessions of a person together."""
+    sockets_per_user: int = Field(default=512, ge=8)
+    """The same for all sessions of a person together."""
+
     email_url: SecretStr = SecretStr("")
     """The mail server: ``smtp://user:password@host:587`` or ``smtps://…``; see ``portal.mailserver`` for the rule of
     TLS. Empty: no mail, and no page offers it."""

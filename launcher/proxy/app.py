@@ -26,12 +26,15 @@ from launcher.proxy.access import AccessCache
 from launcher.proxy.access_types import Access, Verdict
 from launcher.proxy.errors import AccessEnded, UpstreamBroken, UpstreamBusy, UpstreamError, UpstreamSilent
 from launcher.proxy.headers import BadHead, Origin, cookie_value
+from launcher.proxy.limits import USUAL, Ceilings, InFlight
 from launcher.proxy.pages import Notice, Page
+from launcher.proxy.sparselog import SparseLog
 from launcher.proxy.upstream import UpstreamPool
 from launcher.proxy.visit import Receive, Scope, Send, Visit
 from portal.addresses import client_address
 
 log = logging.getLogger(__name__)
+refusals = SparseLog(log)
 
 OWN_PATHS = b"/.footbridge/"
 """Paths below this one are the proxy's own; they never reach the server in the job."""
@@ -87,10 +90,18 @@ class Proxy:
     """The application. Belongs to one event loop."""
 
     def __init__(
-        self, *, site: Site, access: AccessCache, upstreams: UpstreamPool, redeem: Redeem, denied: Denied
+        self,
+        *,
+        site: Site,
+        access: AccessCache,
+        upstreams: UpstreamPool,
+        redeem: Redeem,
+        denied: Denied,
+        ceilings: Ceilings = USUAL,
     ) -> None:
         self.access = access
         self.upstreams = upstreams
+        self.in_flight = InFlight(ceilings)
         self._site = site
         self._redeem = redeem
         self._denied = denied
@@ -149,17 +160,30 @@ class Proxy:
         if page is not None:
             await self._answer(visit, send, page)
             return
-        lane = websocket.forward if scope["type"] == "websocket" else http.forward
+        known = visit.access
+        assert known.target is not None
+        if self.upstreams.refuses(known.session_id, known.target):  # the storm at a dead server costs no dial
+            await self._say(visit, send, pages.UNREACHABLE)
+            return
+        is_socket = scope["type"] == "websocket"
+        ticket = self.in_flight.enter(session_id=known.session_id, person=known.user_id, is_socket=is_socket)
+        if ticket is None:
+            refusals.note(f"Session {known.session_id}: {known.username} has too much under way")
+            await self._say(visit, send, pages.TOO_MANY)
+            return
+        lane = websocket.forward if is_socket else http.forward
         try:
             await lane(visit, receive, send, pool=self.upstreams, access=self.access)
         except BadHead as error:
-            log.info("Refused: %s", error)
+            refusals.note(f"Refused: {error}")
             await self._say(visit, send, pages.BROKEN if error.status == 502 else pages.bad_request(error.status))
         except AccessEnded:
             await self._say(visit, send, pages.NOT_FOUND)
         except UpstreamError as error:
-            log.info("Session %s: %s", visit.access.session_id, error.detail)
+            refusals.note(f"Session {visit.access.session_id}: {error.detail}")
             await self._say(visit, send, _notice_for(error))
+        finally:
+            self.in_flight.leave(ticket)
 
     # Deciding
 
@@ -179,8 +203,8 @@ class Proxy:
         if access is None:
             try:
                 access = await self.access.look_up(visit.label, visit.cookie)
-            except Exception:
-                log.exception("Access could not be looked up")
+            except Exception as error:
+                refusals.note(f"Access could not be looked up: {type(error).__name__}")
                 return self._page(visit, pages.UNSURE)
         visit.access = access
         if cause:

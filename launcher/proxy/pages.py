@@ -7,6 +7,7 @@ the same page as for an address that does not exist.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ ENDED_PAGE = Notice(410, "ended", to_session=True)
 ENDED = Notice(503, "ended", retry_seconds=60)
 UNREACHABLE = Notice(503, "unreachable", retry_seconds=5, reload_seconds=5, to_session=True)
 BUSY = Notice(503, "busy", retry_seconds=2, to_session=True)
+TOO_MANY = Notice(429, "busy", retry_seconds=2, to_session=True)
 SILENT = Notice(504, "silent", retry_seconds=10, to_session=True)
 BROKEN = Notice(502, "broken", retry_seconds=5, to_session=True)
 UNSURE = Notice(503, "unsure", retry_seconds=5, reload_seconds=5)
@@ -60,7 +62,7 @@ METHOD = Notice(405, "method")
 
 def bad_request(status: int) -> Notice:
     """A request that cannot pass."""
-    return Notice(status, "bad_request")
+    return Notice(status, {414: "address_too_long", 431: "head_too_long"}.get(status, "bad_request"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,12 @@ def language_of(accept_language: bytes) -> str:
     return "en"
 
 
+@functools.lru_cache(maxsize=1024)
 def as_page(notice: Notice, *, language: str, link: str) -> Page:
-    """The notice for a person. ``link`` is the portal's own address or one below it."""
+    """The notice for a person. ``link`` is the portal's own address or one below it.
+
+    Pages are kept: the same one is often wanted again at once. Nobody may change one.
+    """
     with override(language):
         title, text = _words(notice.code)
         label = gettext("About this session") if notice.to_session else gettext("To the portal")
@@ -103,6 +109,7 @@ def as_page(notice: Notice, *, language: str, link: str) -> Page:
     return _complete(notice, headers, body)
 
 
+@functools.lru_cache(maxsize=128)
 def as_json(notice: Notice) -> Page:
     """The notice for a program."""
     body = json.dumps({"error": notice.code, "message": _plain(notice)}).encode()
@@ -173,6 +180,14 @@ def _words(code: str) -> tuple[str, str]:
         )
     if code == "method":
         return gettext("Not possible"), gettext("This kind of request does not pass the portal.")
+    if code == "address_too_long":
+        return gettext("This address is too long"), gettext(
+            "It has more than 16,000 characters. Nothing was carried out. Open the page from the portal again."
+        )
+    if code == "head_too_long":
+        return gettext("Your browser sent too much at once"), gettext(
+            "Usually its cookies for this address have grown too large. Clear them in the browser, then try again."
+        )
     return gettext("That request cannot pass"), gettext(
         "It is too long, or not what a browser would send. Nothing was carried out."
     )

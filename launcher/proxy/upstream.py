@@ -30,6 +30,10 @@ class Dial(Protocol):
         """Close what is shared by the transports."""
 
 
+REMEMBERED_SECONDS = 30.0
+"""For so long after a refusal a server is tried by one request at a time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much the pool allows. Counts are per session; times are in seconds."""
@@ -58,6 +62,7 @@ class _Slot:
     waiting: deque[asyncio.Future[Connection | None]] = field(default_factory=deque)
     refused_until: float = 0.0
     refusal: str = ""
+    is_probed: bool = False  # somebody dials a server that refused before; the others wait for the outcome elsewhere
 
     @property
     def is_empty(self) -> bool:
@@ -117,6 +122,11 @@ class UpstreamPool:
             raise UpstreamBusy("too many WebSockets of this session")
         return await self._dialled(slot, target, slot.sockets)
 
+    def refuses(self, session_id: str, target: Target) -> bool:
+        """Whether a request would be refused at once, because the server refused a moment ago."""
+        slot = self._slots.get(self._key(session_id, target))
+        return slot is not None and bool(slot.refusal) and not slot.idle and self._is_left_alone(slot)
+
     def release(self, connection: Connection) -> None:
         """Give a connection back. It is kept only if the exchange ended properly on both sides."""
         slot, exchange = cast(_Slot, connection.home), connection.exchange
@@ -169,8 +179,17 @@ class UpstreamPool:
         if slot.is_empty and not slot.refusal:
             self._slots.pop(slot.key, None)
 
+    @staticmethod
+    def _key(session_id: str, target: Target) -> tuple[object, ...]:
+        return (session_id, target.cluster.id, target.username, target.host, target.port)
+
+    @staticmethod
+    def _is_left_alone(slot: _Slot) -> bool:
+        """Whether a server that refused is not to be dialled now; after a while one request may try, then all."""
+        return slot.is_probed or asyncio.get_running_loop().time() < slot.refused_until
+
     def _slot(self, session_id: str, target: Target) -> _Slot:
-        key = (session_id, target.cluster.id, target.username, target.host, target.port)
+        key = self._key(session_id, target)
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = _Slot(self, key)
@@ -195,10 +214,11 @@ class UpstreamPool:
 
     async def _dialled(self, slot: _Slot, target: Target, place: set[Connection]) -> Connection:
         loop = asyncio.get_running_loop()
-        if slot.refusal:
-            if loop.time() < slot.refused_until:
+        is_probe = bool(slot.refusal)
+        if is_probe:
+            if self._is_left_alone(slot):
                 raise UpstreamRefused(slot.refusal)
-            slot.refusal = ""
+            slot.is_probed = True
         slot.dialing += 1
         try:
             async with asyncio.timeout(self.limits.connect_seconds):
@@ -208,18 +228,22 @@ class UpstreamPool:
             slot.refusal = str(error) or type(error).__name__
             if self._sweeper is None:
                 self._schedule_sweep()
-            slot.hand_on(None)
+            while slot.hand_on(None):  # all who wait hear of it
+                pass
             raise UpstreamRefused(slot.refusal) from error
         except BaseException:
             slot.hand_on(None)
             raise
         else:
             connection = cast(Connection, protocol)
+            slot.refusal = ""
             if not connection.lost:
                 place.add(connection)
             return connection
         finally:
             slot.dialing -= 1
+            if is_probe:
+                slot.is_probed = False
             self.tidy(slot)
 
     def _schedule_sweep(self) -> None:
@@ -235,7 +259,7 @@ class UpstreamPool:
             for connection in list(slot.idle):
                 if connection.idle_since + self.limits.idle_seconds <= moment:
                     connection.abort()
-            if slot.refusal and slot.refused_until <= moment:
+            if slot.refusal and slot.refused_until + REMEMBERED_SECONDS <= moment and not slot.is_probed:
                 slot.refusal = ""
             again = again or bool(slot.idle or slot.refusal)
             self.tidy(slot)

@@ -27,6 +27,7 @@ from launcher.proxy.access import AccessCache, Durations
 from launcher.proxy.access_types import Access, Target, Verdict
 from launcher.proxy.app import Proxy, Site
 from launcher.proxy.dial import SSHDial, TCPDial
+from launcher.proxy.limits import Ceilings
 from launcher.proxy.upstream import Dial, Limits, UpstreamPool
 from launcher.ssh.pool import Pool
 from tests.integration.ssh_server import cluster_of, credential, login_host, make_ca
@@ -188,6 +189,7 @@ class Portal:
 
     upstream: Upstream
     limits: Limits = field(default_factory=Limits)
+    ceilings: Ceilings = field(default_factory=Ceilings)
     durations: Durations = field(default_factory=Durations)
     dial: Dial = field(default_factory=TCPDial)
     cluster: Cluster = CLUSTER
@@ -255,6 +257,7 @@ class Portal:
             upstreams=UpstreamPool(self.dial, limits=self.limits),
             redeem=self.redeem,
             denied=self.deny,
+            ceilings=self.ceilings,
         )
         config = uvicorn.Config(
             self.proxy,  # type: ignore[arg-type]  # the same thing with other names

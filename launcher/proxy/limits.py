@@ -1,0 +1,64 @@
+"""How much one person and one session may have under way at a time, in each web process.
+
+A browser never reaches these limits; a script in a loop or a page gone wild does, and then gets 429 with
+``Retry-After`` while everybody else goes on. Two dictionary look-ups for a request, no task switch. The limits of the
+connections to a server in a job are the pool's own (``upstream.Limits``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """The most at a time in one process. A request counts until its answer has been sent, a WebSocket while open."""
+
+    requests_per_session: int = 320
+    sockets_per_session: int = 256
+    requests_per_person: int = 640
+    sockets_per_person: int = 512
+
+
+USUAL = Ceilings()
+
+Key = tuple[bool, str, Hashable]
+Ticket = tuple[Key, Key]
+
+
+class InFlight:
+    """Counts what is under way. Belongs to one event loop."""
+
+    __slots__ = ("_ceilings", "_counts")
+
+    def __init__(self, ceilings: Ceilings = USUAL) -> None:
+        self._ceilings = ceilings
+        self._counts: dict[Key, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def enter(self, *, session_id: str, person: Hashable, is_socket: bool) -> Ticket | None:
+        """Count one more; ``None`` when that would be too many. Pair with ``leave``, which takes what this gives."""
+        ceilings, counts = self._ceilings, self._counts
+        if is_socket:
+            for_session, for_person = ceilings.sockets_per_session, ceilings.sockets_per_person
+        else:
+            for_session, for_person = ceilings.requests_per_session, ceilings.requests_per_person
+        one, other = (is_socket, "session", session_id), (is_socket, "person", person)
+        of_session, of_person = counts.get(one, 0), counts.get(other, 0)
+        if of_session >= for_session or of_person >= for_person:
+            return None
+        counts[one] = of_session + 1
+        counts[other] = of_person + 1
+        return one, other
+
+    def leave(self, ticket: Ticket) -> None:
+        """It is over."""
+        for key in ticket:
+            left = self._counts[key] - 1
+            if left:
+                self._counts[key] = left
+            else:
+                del self._counts[key]
