@@ -11,7 +11,7 @@ from django.conf import settings
 
 from launcher import keyring, revocation
 from launcher.catalog import App, load_apps
-from launcher.clusters import Cluster, load_clusters
+from launcher.clusters import Cluster, ClustersError, load_clusters
 from launcher.schedulers import adapter
 from launcher.schedulers.base import Scheduler
 from launcher.ssh.ca import load_user_ca
@@ -65,10 +65,14 @@ def forget() -> None:
 
 
 def sign_in_cluster() -> Cluster:
-    """The cluster whose password people sign in with."""
+    """The cluster whose password people sign in with. Raises ClustersError where the settings name one that is not."""
     known = clusters()
-    chosen = settings.CONF.auth_cluster
-    return known[chosen] if chosen else next(iter(known.values()))
+    chosen = settings.CONF.auth_cluster or next(iter(known))
+    if chosen not in known:
+        raise ClustersError(
+            f"PORTAL_AUTH_CLUSTER names {chosen!r}, which is not in the clusters file; name one of: {', '.join(known)}"
+        )
+    return known[chosen]
 
 
 @functools.cache

@@ -19,9 +19,12 @@ from channels.security.websocket import OriginValidator
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 
+from launcher import parts
 from launcher.proxy.factory import proxy_from_settings
 from launcher.routing import websocket_urlpatterns
 from portal.front import Front
+
+parts.sign_in_cluster()  # refuses to start with a clusters file that is wrong, rather than at somebody's sign-in
 
 _pages = ProtocolTypeRouter(
     {

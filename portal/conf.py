@@ -24,6 +24,9 @@ from portal.mailserver import MailServer, is_sender, parse_mail_server
 PROJECT = Path(__file__).resolve().parent.parent
 """The folder that holds ``manage.py``."""
 
+WAYS_TO_SIGN_IN = ("cluster",)
+"""What ``PORTAL_AUTH`` may name; ``portal.accounts.ways`` has a class for each."""
+
 Names = Annotated[tuple[str, ...], NoDecode]
 """Several names in one variable, separated by commas or spaces."""
 
@@ -103,12 +106,22 @@ class Conf(BaseSettings):
     """Accounts that are administrators."""
     administrator_groups: Names = ()
     """Members of these groups on the cluster are administrators."""
+    administrator_claims: Names = ()
+    """Who signs in with one of these claims (``name=value``, as the provider or the directory says it) is an
+    administrator."""
     auditors: Names = ()
     """Accounts that are auditors: they see all sessions and the audit log, and change nothing."""
     auditor_groups: Names = ()
     """Members of these groups on the cluster are auditors."""
+    auditor_claims: Names = ()
+    """Who signs in with one of these claims (``name=value``) is an auditor."""
+    allowed_users: Names = ()
+    """When this, ``allowed_groups`` or ``allowed_claims`` is set, only these accounts may sign in, members of those
+    groups, and who signs in with one of those claims."""
     allowed_groups: Names = ()
-    """When set, only members of these groups on the cluster may sign in."""
+    """See ``allowed_users``."""
+    allowed_claims: Names = ()
+    """See ``allowed_users``."""
     sessions_per_user: int = Field(default=1, ge=1, le=100)
     """How many sessions a person may have at a time unless an administrator allowed them or their group another."""
     hours_per_session: float | None = Field(default=None, gt=0, le=24 * 366)
@@ -151,9 +164,13 @@ class Conf(BaseSettings):
         "auth",
         "administrators",
         "administrator_groups",
+        "administrator_claims",
         "auditors",
         "auditor_groups",
+        "auditor_claims",
+        "allowed_users",
         "allowed_groups",
+        "allowed_claims",
         mode="before",
     )
     @classmethod
@@ -175,6 +192,28 @@ class Conf(BaseSettings):
     def _long_secret(cls, value: SecretStr) -> SecretStr:
         if len(value.get_secret_value()) < 32 or len(set(value.get_secret_value())) < 8:
             raise ValueError("must be random and at least 32 characters; `openssl rand -base64 48` makes one")
+        return value
+
+    @field_validator("auth")
+    @classmethod
+    def _known_ways(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in value if name not in WAYS_TO_SIGN_IN]
+        if unknown or not value:
+            names = ", ".join(WAYS_TO_SIGN_IN)
+            raise ValueError(
+                f"there is no way to sign in called {unknown[0]!r}; name one or several of: {names}"
+                if unknown
+                else f"names no way to sign in; name one or several of: {names}"
+            )
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("administrator_claims", "auditor_claims", "allowed_claims")
+    @classmethod
+    def _claims(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for claim in value:
+            name, equals, wanted = claim.partition("=")
+            if not (name and equals and wanted):
+                raise ValueError(f"{claim!r} is no claim; write name=value, for example role=hpc-admin")
         return value
 
     @field_validator("source_addresses")

@@ -235,19 +235,8 @@ def sign_in(_portal: object) -> Sequence[Said]:
     from django.conf import settings
 
     from launcher.parts import clusters
-    from portal.accounts.ways import WAYS
 
     conf: Conf = settings.CONF
-    unknown = [name for name in conf.auth if name not in WAYS]
-    if unknown or not conf.auth:
-        return [
-            broken(
-                _("PORTAL_AUTH names no way to sign in that is called “%(name)s”."),
-                _("Name one or several of these: %(known)s."),
-                name=", ".join(unknown),
-                known=", ".join(WAYS),
-            )
-        ]
     if conf.auth_cluster and conf.auth_cluster not in clusters():
         return [
             broken(
@@ -257,7 +246,7 @@ def sign_in(_portal: object) -> Sequence[Said]:
                 known=", ".join(clusters()),
             )
         ]
-    if not conf.administrators and not conf.administrator_groups:
+    if not (conf.administrators or conf.administrator_groups or conf.administrator_claims):
         return [
             doubtful(
                 _("Nobody is an administrator."),

@@ -1,4 +1,4 @@
-"""Django's authentication backend. It only finds users again: signing in is ``portal.accounts.services.sign_in``."""
+"""Django's authentication backend. It only finds users again: letting in is ``portal.accounts.services.admit``."""
 
 from __future__ import annotations
 

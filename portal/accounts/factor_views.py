@@ -15,10 +15,11 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
 from launcher import sealing
-from portal.accounts import entering, factors, passkeys, reauthentication, services, totp
+from portal.accounts import entering, factors, passkeys, proving, reauthentication, totp
 from portal.accounts.forms import AppForm, ConfirmForm, NameForm, SecondStepForm
 from portal.accounts.models import User
 from portal.accounts.requests import safe_next, signed_in_user
+from portal.accounts.ways import password_ways, redirecting_ways
 from portal.accounts.wording import factor_sentence, sign_in_sentence
 from portal.addresses import address_of
 
@@ -53,30 +54,38 @@ def confirm(request: HttpRequest) -> HttpResponse:
     """Who administers proves again who they are, then goes back to where they were."""
     user, target = signed_in_user(request), safe_next(request)
     has_second_step = factors.has_any(user)
-    form = SecondStepForm(request.POST or None) if has_second_step else ConfirmForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
+    form = _confirm_form(request, has_second_step=has_second_step)
+    if form and request.method == "POST" and form.is_valid():
         try:
             _confirm(request, user, form.cleaned_data)
         except factors.FactorRefused as error:
             form.add_error(None, factor_sentence(error.code))
-        except services.SignInRefused as error:
+        except proving.SignInRefused as error:
             form.add_error(None, sign_in_sentence(error.code))
         else:
             return redirect(target or settings.LOGIN_REDIRECT_URL)
     context = {
         "form": form,
         "next": target,
+        "redirecting": [] if has_second_step else redirecting_ways(settings.CONF),
         "passkey_options": entering.passkey_question(request, user) if has_second_step else "",
     }
-    return render(request, "accounts/confirm.html", context, status=422 if form.errors else 200)
+    return render(request, "accounts/confirm.html", context, status=422 if form and form.errors else 200)
+
+
+def _confirm_form(request: HttpRequest, *, has_second_step: bool) -> SecondStepForm | ConfirmForm | None:
+    """What there is to type: the second step where there is one, else the password where that is a way to sign in."""
+    if has_second_step:
+        return SecondStepForm(request.POST or None)
+    return ConfirmForm(request.POST or None) if password_ways(settings.CONF) else None
 
 
 def _confirm(request: HttpRequest, user: User, values: dict[str, str]) -> None:
     if "password" in values:
-        services.confirm_password(user=user, password=values["password"], address=address_of(request))
+        proving.confirm_password(user=user, password=values["password"], address=address_of(request))
     else:
         kind = entering.prove(request, user, **values)
-        services.record_confirmed(user=user, way=kind, address=address_of(request))
+        proving.record_confirmed(user=user, way=kind, address=address_of(request))
     reauthentication.note_proof(request.session)
 
 

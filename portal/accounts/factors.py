@@ -13,15 +13,14 @@ import secrets
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.core.cache import cache
 from django.db import transaction
 from django.db.models import QuerySet
 
 from launcher import sealing
-from portal.accounts import passkeys, totp
+from portal.accounts import passkeys, throttle, totp
 from portal.accounts.models import FactorKind, RecoveryCode, SecondFactor, User
 from portal.audit import events
-from portal.audit.services import record, record_once
+from portal.audit.services import record
 from portal.clock import now
 from portal.errors import FootbridgeError
 
@@ -30,7 +29,6 @@ MOST_FACTORS = 10
 RECOVERY_CODES = 10
 _RECOVERY_BYTES = 10  # 80 random bits: SHA-256 alone is enough for what nobody can guess
 TRIES = 5
-TRIES_SECONDS = 600
 
 
 class FactorRefused(FootbridgeError):
@@ -224,25 +222,23 @@ def _by_passkey(user: User, proof: Proof) -> str:
     return "passkey"
 
 
-def _tries_key(user: User) -> str:
-    return f"second-step:{user.pk}"
+def _tries(user: User) -> throttle.Counter:
+    return throttle.counter("second-step", str(user.pk), TRIES)
 
 
 def _take_try(user: User, address: str = "") -> None:
     """Count a try before it is judged, so that many at once do not all pass. Raises FactorRefused."""
-    key = _tries_key(user)
-    cache.add(key, 0, TRIES_SECONDS)
     try:
-        count = cache.incr(key)
-    except ValueError:  # it ran out between the two calls
-        cache.set(key, 1, TRIES_SECONDS)
-        count = 1
-    if count > TRIES:
+        attempt = throttle.take(_tries(user))
+    except throttle.ThrottleAway as error:
+        raise FactorRefused(code=error.code) from error
+    if attempt.granted:
+        return
+    if attempt.is_first_refusal:
         with transaction.atomic():
-            event = events.UserSignInRefused(way="second_step", cause="throttled")
-            record_once(event, actor=user.username, address=address)
-        raise FactorRefused(code="factor.throttled")
+            record(events.UserSignInRefused(way="second_step", cause="throttled"), actor=user.username, address=address)
+    raise FactorRefused(code="factor.throttled")
 
 
 def _forget_tries(user: User) -> None:
-    cache.delete(_tries_key(user))
+    throttle.forget(_tries(user))

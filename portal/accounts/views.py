@@ -15,13 +15,16 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from launcher import credential_state, leaving
 from launcher.flows import enrolment
-from portal.accounts import entering, services, tokens, web_sessions
+from portal.accounts import entering, proving, services, tokens, web_sessions
 from portal.accounts.factor_views import second_steps_of
 from portal.accounts.forms import NoticesForm, PreferencesForm, SignInForm, TokenForm
 from portal.accounts.requests import safe_next, signed_in_user
 from portal.accounts.session_views import browsers_of
+from portal.accounts.ways import password_ways, redirecting_ways
 from portal.accounts.wording import enrolment_sentence, sign_in_sentence, token_sentence
 from portal.addresses import address_of
+
+_STATUS = {"sign_in.throttled": 429, "sign_in.cannot_count": 503}
 
 
 @never_cache
@@ -35,10 +38,13 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     status = 200
     if request.method == "POST" and form.is_valid():
         try:
-            first = services.sign_in(**form.cleaned_data, address=address_of(request))
-        except services.SignInRefused as error:
+            proved = proving.prove_password(**form.cleaned_data, address=address_of(request))
+            first = services.admit(proved=proved, address=address_of(request))
+        except proving.SignInRefused as error:
+            if error.code == "sign_in.not_allowed":
+                return not_allowed(request, error)
             form.add_error(None, sign_in_sentence(error.code))
-            status = 429 if error.code == "sign_in.throttled" else 200
+            status = _STATUS.get(error.code, 200)
         else:
             target = safe_next(request)
             waits = entering.wants_second_step(request, first, target=target)
@@ -51,7 +57,18 @@ def sign_in(request: HttpRequest) -> HttpResponse:
             if trouble:
                 messages.warning(request, enrolment_sentence(trouble))
             return redirect("accounts:second-step" if waits else target or settings.LOGIN_REDIRECT_URL)
-    return render(request, "accounts/sign_in.html", {"form": form, "next": safe_next(request)}, status=status)
+    context = {
+        "form": form if password_ways(settings.CONF) else None,
+        "redirecting": redirecting_ways(settings.CONF),
+        "next": safe_next(request),
+    }
+    return render(request, "accounts/sign_in.html", context, status=status)
+
+
+def not_allowed(request: HttpRequest, refusal: proving.SignInRefused) -> HttpResponse:
+    """For somebody who has proved who they are and may not enter: whom to ask. Every way to sign in shows it."""
+    context = {"account": refusal.params.get("username", "")}
+    return render(request, "accounts/not_allowed.html", context, status=403)
 
 
 @require_POST

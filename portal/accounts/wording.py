@@ -12,6 +12,7 @@ def sign_in_sentence(code: str) -> str:
         "sign_in.empty": _("Please enter your account name and your password."),
         "sign_in.wrong": _("The cluster did not accept this account name and password. Check both and try again."),
         "sign_in.throttled": _("Too many attempts. Wait ten minutes, then try again."),
+        "sign_in.cannot_count": _("The portal cannot sign anybody in at the moment. Try again in a minute."),
         "sign_in.cluster_away": _("The cluster does not answer at the moment, so the password cannot be checked."),
         "sign_in.password_expired": _(
             "The cluster wants you to choose a new password first. Sign in to it once by SSH, then come back."
@@ -38,6 +39,7 @@ def factor_sentence(code: str) -> str:
     return {
         "factor.wrong": _("This code does not fit. A code counts once; wait for the next one and try again."),
         "factor.throttled": _("Too many attempts. Wait ten minutes, then try again."),
+        "sign_in.cannot_count": _("The portal cannot check this at the moment. Try again in a minute."),
         "factor.name": _("Please give it a short name on one line."),
         "factor.too_many": _("You have as many as you may. Remove one that you do not need any more."),
         "factor.passkey": _("The passkey could not be checked. Try again."),

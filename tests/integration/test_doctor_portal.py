@@ -225,7 +225,12 @@ def test_a_cluster_that_does_not_exist_is_said(demo: Demo) -> None:
 
 
 def test_an_unknown_way_to_sign_in_is_named(demo: Demo) -> None:
-    assert "cluster" in doctor(environment(demo, PORTAL_AUTH="horoscope")).only("portal.sign_in")["cure"]
+    result = doctor(environment(demo, PORTAL_AUTH="horoscope"))
+    assert "horoscope" in result.only("portal.settings")["what"]
+
+
+def test_an_unknown_cluster_for_signing_in_is_named(demo: Demo) -> None:
+    assert "demo" in doctor(environment(demo, PORTAL_AUTH_CLUSTER="nowhere")).only("portal.sign_in")["cure"]
 
 
 def test_valkey_that_is_away_is_named_and_the_clusters_are_looked_at_all_the_same(demo: Demo, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from portal.conf import Conf
+from portal.accounts.ways import PASSWORD_WAYS, REDIRECTING_WAYS
+from portal.conf import WAYS_TO_SIGN_IN, Conf
 
 SECRET = "k3jf9w8efjw9e8fjwe98fjw9e8fjw9e8fjwe9"
 
@@ -63,3 +64,19 @@ def test_the_portals_addresses_may_be_networks() -> None:
 def test_what_is_no_address_is_refused_where_sshd_reads_it(written: str) -> None:
     with pytest.raises(ValidationError):
         settings(source_addresses=written)
+
+
+def test_an_unknown_way_to_sign_in_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValidationError, match="horoscope.*cluster"):
+        settings(auth="cluster,horoscope")
+    with pytest.raises(ValidationError, match="no way to sign in"):
+        settings(auth="")
+
+
+def test_every_way_that_may_be_named_has_a_class() -> None:
+    assert set(WAYS_TO_SIGN_IN) == {*PASSWORD_WAYS, *REDIRECTING_WAYS}
+
+
+def test_a_claim_without_a_value_is_refused() -> None:
+    with pytest.raises(ValidationError, match="name=value"):
+        settings(administrator_claims="hpc-admin")

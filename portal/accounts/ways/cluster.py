@@ -1,43 +1,22 @@
-"""Ways to check a password, each a class; ``PORTAL_AUTH`` names the ones a site uses, in order.
-
-A way answers with an identity, says "not me", or cannot tell. It never keeps the password.
-"""
+"""The cluster's own password, checked by an SSH login to the login host and then forgotten."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 import asyncssh
 
 from launcher.clusters import Cluster
+from launcher.keyring import record_host_key_rejected
 from launcher.parts import hands, sign_in_cluster
-from launcher.ssh.errors import LoginRefused
+from launcher.ssh.errors import HostKeyChanged, LoginRefused
 from launcher.ssh.loop import hands_loop
 from launcher.ssh.passwords import LoginCheck, verify_password
+from portal.accounts.ways.base import Identity
 from portal.conf import Conf
 
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who somebody proved to be."""
-
-    username: str
-    groups: tuple[str, ...] = ()
-    display_name: str = ""
-
-
-class PasswordWay(Protocol):
-    """A way to check an account's password."""
-
-    name: str
-
-    def check(self, username: str, password: str) -> Identity | None:
-        """The identity, or ``None`` for a wrong password or an unknown account.
-
-        Raises FootbridgeError (transient or not) when the answer cannot be known.
-        """
+TELL_APART = frozenset({"ssh.password_expired", "ssh.no_shell"})
+"""Refusals after a right password: the person is told what to do."""
 
 
 def keeper(cluster: Cluster) -> Callable[[LoginCheck, asyncssh.SSHClientConnection], None] | None:
@@ -47,12 +26,8 @@ def keeper(cluster: Cluster) -> Callable[[LoginCheck, asyncssh.SSHClientConnecti
     return lambda login, connection: hands().pool.adopt(cluster, login.username, connection)
 
 
-TELL_APART = frozenset({"ssh.password_expired", "ssh.no_shell"})
-"""Refusals after a right password: the person is told what to do."""
-
-
 class ClusterPassword:
-    """The cluster's own password, checked by an SSH login to the login host and then forgotten."""
+    """See the module. A ``PasswordWay``."""
 
     name = "cluster"
 
@@ -72,8 +47,7 @@ class ClusterPassword:
             if error.code in TELL_APART:
                 raise
             return None
+        except HostKeyChanged as error:
+            record_host_key_rejected(cluster.id, error)
+            raise
         return Identity(username=login.username, groups=login.groups)
-
-
-WAYS = {ClusterPassword.name: ClusterPassword}
-"""Every way there is, by the name used in ``PORTAL_AUTH``."""

@@ -1,0 +1,110 @@
+"""Proving who one is with a password, by the ways that the site uses, and the refusal that every way ends in.
+
+A wrong password, an unknown account and a name that no account can have read the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from django.conf import settings
+from django.db import transaction
+
+from portal.accounts import throttle
+from portal.accounts.models import User
+from portal.accounts.ways import password_ways
+from portal.accounts.ways.base import PasswordWay, Proved
+from portal.audit import events
+from portal.audit.services import record
+from portal.errors import FootbridgeError
+
+_USERNAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+
+AFTER_A_RIGHT_PASSWORD = {
+    "ssh.password_expired": "sign_in.password_expired",
+    "ssh.no_shell": "sign_in.no_shell",
+}
+"""What a way may say of an account whose password is right, and what the person is told."""
+
+
+class SignInRefused(FootbridgeError):
+    """Somebody could not sign in. ``code`` says why, in terms that do not tell whether the account exists."""
+
+    code = "sign_in.refused"
+
+
+def is_account_name(name: str) -> bool:
+    """Whether an account of an ordinary person can be called so. Never true of root, nor of an option of a command."""
+    return bool(_USERNAME.fullmatch(name)) and name.casefold() != "root"
+
+
+def refused(username: str, address: str, *, way: str, cause: str, code: str) -> SignInRefused:
+    """The refusal to raise, kept in the audit log: ``cause`` says there what ``code`` does not tell the person."""
+    with transaction.atomic():
+        record(events.UserSignInRefused(way=way, cause=cause), actor=username[:64], address=address)
+    return SignInRefused(code=code, params={"username": username[:64]})
+
+
+def prove_password(*, username: str, password: str, address: str) -> Proved:
+    """Whose password this is. Raises SignInRefused, with the attempt audited unless there are too many."""
+    username = username.strip()
+    if not username or not password:
+        raise SignInRefused(code="sign_in.empty")
+    try:
+        attempt = throttle.take_sign_in(username, address, settings.CONF.sign_in_attempts)
+    except throttle.ThrottleAway as error:
+        raise SignInRefused(error.detail, code=error.code) from error
+    if not attempt.granted:
+        if attempt.is_first_refusal:
+            raise refused(username, address, way="", cause="throttled", code="sign_in.throttled")
+        raise SignInRefused(code="sign_in.throttled")
+    if not is_account_name(username):
+        raise refused(username, address, way="", cause="name", code="sign_in.wrong")
+    ways = password_ways(settings.CONF)
+    try:
+        proved = _first_that_knows(ways, username, password)
+    except FootbridgeError as error:
+        code = AFTER_A_RIGHT_PASSWORD.get(error.code)
+        if code is None:
+            attempt.give_back()
+        raise refused(username, address, way="", cause=error.code, code=code or "sign_in.cluster_away") from error
+    if proved is None:
+        raise refused(username, address, way="", cause="password", code="sign_in.wrong")
+    attempt.was_right()
+    return proved
+
+
+def confirm_password(*, user: User, password: str, address: str) -> None:
+    """Somebody signed in proves again who they are, by the same ways. Raises SignInRefused."""
+    proved = prove_password(username=user.username, password=password, address=address)
+    confirm(user=user, proved=proved, address=address)
+
+
+def confirm(*, user: User, proved: Proved, address: str) -> None:
+    """Keep that ``user`` has proved again who they are, by any way. Raises SignInRefused if it was somebody else."""
+    if proved.identity.username != user.username:
+        raise refused(user.username, address, way=proved.way, cause="other_account", code="sign_in.wrong")
+    record_confirmed(user=user, way=proved.way, address=address)
+
+
+def record_confirmed(*, user: User, way: str, address: str) -> None:
+    """Keep that ``user`` has proved again who they are."""
+    with transaction.atomic():
+        record(events.UserConfirmed(way=way), actor=user.username, address=address)
+
+
+def _first_that_knows(ways: Iterable[PasswordWay], username: str, password: str) -> Proved | None:
+    """Ask each in turn. A way that cannot tell stops nobody whom a later one knows; else its error is raised."""
+    unknown: FootbridgeError | None = None
+    for way in ways:
+        try:
+            identity = way.check(username, password)
+        except FootbridgeError as error:
+            unknown = error
+            continue
+        if identity is not None:
+            return Proved(way.name, identity)
+    if unknown is not None:
+        raise unknown
+    return None

@@ -1,0 +1,60 @@
+"""What a way to sign in is: it proves who somebody is on the cluster, and nothing more.
+
+Two kinds. A *password way* is handed an account name and a password, says whose they are, and never keeps the password.
+A *redirecting way* sends the browser elsewhere and hears the answer at an address of its own. Neither lets anybody in:
+``portal.accounts.services.admit`` does, by the site's policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from django.utils.functional import Promise
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who somebody proved to be."""
+
+    username: str  # the account on the cluster
+    groups: tuple[str, ...] = ()
+    display_name: str = ""
+    email: str = ""  # used where the person has named none
+    claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what else was said of them, for the policy
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """Somebody who has proved the first factor, by the ``way`` named. Nothing says yet that they may enter."""
+
+    way: str
+    identity: Identity
+
+
+class PasswordWay(Protocol):
+    """A way to check an account's password. Made anew from the settings for each use: it holds no state."""
+
+    name: str
+
+    def check(self, username: str, password: str) -> Identity | None:
+        """The identity, or ``None`` for a wrong password or an unknown account.
+
+        ``password`` is not empty, ``username`` has the form of an account name. Raises FootbridgeError (transient or
+        not) when the answer cannot be known, or when the password is right and the account may not be used.
+        """
+
+
+class RedirectingWay(Protocol):
+    """A way through another site."""
+
+    name: str
+
+    @property
+    def button(self) -> str | Promise:
+        """What the button on the sign-in page says."""
+
+    @property
+    def begin(self) -> str:
+        """The name of the URL that the button posts to; it takes ``next``, and ``again`` to prove anew who one is."""
