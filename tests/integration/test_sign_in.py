@@ -58,9 +58,9 @@ def post(client: Client, username: str, password: str) -> HttpResponse:
     return client.post(reverse("accounts:sign-in"), {"username": username, "password": password})  # type: ignore[return-value]  # Django's own test type
 
 
-def guess(username: str, address: str, password: str = "wrong") -> str:
+def guess(username: str, address: str, typed: str = "wrong") -> str:
     try:
-        proving.prove_password(username=username, password=password, address=address)
+        proving.prove_password(username=username, password=typed, address=address)
     except proving.SignInRefused as error:
         return error.code
     return "right"

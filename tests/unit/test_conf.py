@@ -67,7 +67,7 @@ def test_what_is_no_address_is_refused_where_sshd_reads_it(written: str) -> None
 
 
 def test_an_unknown_way_to_sign_in_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ValidationError, match="horoscope.*cluster"):
+    with pytest.raises(ValidationError, match=r"horoscope.*cluster"):
         settings(auth="cluster,horoscope")
     with pytest.raises(ValidationError, match="no way to sign in"):
         settings(auth="")
