@@ -96,7 +96,12 @@ def credential_of(cluster: Cluster) -> Credential:
 
 def new_pool() -> Pool:
     """A pool of connections. It belongs to the event loop that first uses it."""
-    return Pool(credential_of, refused=keyring.note_refusal, companion=_follow_news)
+    return Pool(
+        credential_of,
+        refused=keyring.note_refusal,
+        companion=_follow_news,
+        fast_path=settings.CONF.ssh_fast_path,
+    )
 
 
 async def _follow_news(pool: Pool) -> None:

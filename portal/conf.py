@@ -91,6 +91,9 @@ class Conf(BaseSettings):
     """Folders of apps; a later folder replaces an app of the same name."""
     ssh_ca_key_file: Path | None = None
     """The private key of the portal's SSH user CA, mode 0600. Empty: ``ssh_user_ca`` in the data folder."""
+    ssh_fast_path: bool = True
+    """Carry what goes through SSH by the portal's own code beside asyncssh's (``launcher.ssh.fastpath``), where a trial
+    in the process itself has shown that this works. False: by asyncssh alone, at about half the speed."""
     source_addresses: Names = ()
     """The portal's own addresses or networks as the login hosts see them; its keys and certificates are good from
     nowhere else. Empty: from anywhere."""

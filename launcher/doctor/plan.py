@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from launcher.clusters import Cluster
-from launcher.doctor import places, portal, processes, reach, records, scheduling
+from launcher.doctor import datapath, places, portal, processes, reach, records, scheduling
 from launcher.doctor.findings import Finding, Outcome
 from launcher.doctor.runner import Check, examine
 from launcher.doctor.visit import STEP_SECONDS, Visit, visit
@@ -23,6 +23,7 @@ PORTAL: tuple[Check[object], ...] = (
     Check("portal.clusters", _("The clusters file"), portal.clusters_file),
     Check("portal.apps", _("The apps"), portal.apps_load),
     Check("portal.sign_in", _("Signing in"), portal.sign_in, needs=("portal.clusters",)),
+    Check("portal.ssh_fast_path", _("The fast way through SSH"), datapath.fast_path),
     Check("portal.static", _("Static files"), portal.static_files),
     Check("portal.valkey", _("Valkey"), processes.valkey),
     Check("portal.clock", _("The clock"), processes.clock, needs=("portal.valkey",)),

@@ -21,6 +21,7 @@ from typing import Any
 import asyncssh
 
 from launcher.clusters import Cluster
+from launcher.ssh import fastpath, fastpath_check
 from launcher.ssh.channels import channels_of
 from launcher.ssh.connect import connect
 from launcher.ssh.credentials import Credential
@@ -93,7 +94,8 @@ class Pool:
     further connection of the same user is opened, because sshd's loop slows down with each channel. It is a
     threshold, not a limit: callers that ask at the same moment may pass it. ``refused`` hears of refusals
     before the caller does. ``companion`` runs from the first connection with a credential that can be taken
-    back until the pool is closed; it is where news of that arrive.
+    back until the pool is closed; it is where news of that arrive. ``fast_path``: carry data the fast way (see
+    ``launcher.ssh.fastpath``) where that can be trusted.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Pool:
         max_channels_per_connection: int = 90,
         refused: Refused | None = None,
         companion: Callable[[Pool], Coroutine[Any, Any, None]] | None = None,
+        fast_path: bool = True,
     ) -> None:
         self._credential_for = credential_for
         self._idle_seconds = idle_seconds
@@ -112,6 +115,7 @@ class Pool:
         self._max_channels = max_channels_per_connection
         self._refused = refused
         self._companion = companion
+        self._fast_path = fast_path
         self._companion_task: asyncio.Task[None] | None = None
         self._places: dict[tuple[str, str], _Place] = {}
         self._clusters: dict[str, _BackOff] = {}
@@ -150,6 +154,8 @@ class Pool:
             self._dialling += 1
             try:
                 connection = await connect(cluster, username, self._credential_for(cluster), reason=reason)
+                if self._fast_path:
+                    await fastpath_check.problem()
             except (Unreachable, HostKeyChanged) as error:
                 whole_cluster.failed(error)
                 await self._tell(cluster, username, error)
@@ -180,6 +186,8 @@ class Pool:
 
     def _take_in(self, place: _Place, cluster: Cluster, connection: asyncssh.SSHClientConnection) -> None:
         place.connections.append(connection)
+        if self._fast_path and fastpath_check.is_proven():
+            fastpath.tune(connection)
         channels_of(connection).touch()
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep(), name="ssh pool sweeper")

@@ -17,6 +17,7 @@ import asyncssh
 
 from launcher.ssh.channels import Channels, channels_of, opened
 from launcher.ssh.errors import TunnelRefused, Unreachable
+from launcher.ssh.fastpath import writer
 from launcher.ssh.inbox import Arrival, Closed, EndOfData, Inbox
 
 WINDOW_BYTES = 2 * 1024 * 1024
@@ -94,6 +95,7 @@ class TunnelTransport(asyncio.Transport):
         self.protocol = protocol
         self._loop = loop
         self._channel = channel
+        self._write = writer(channel)
         self._limits = (0, 0)
         self._closing = False
         self._eof_written = False
@@ -129,7 +131,7 @@ class TunnelTransport(asyncio.Transport):
         # Suppressed: the far side has closed; connection_lost is on its way, and until then a socket is
         # silent too.
         with contextlib.suppress(BrokenPipeError):
-            self._channel.write(cast(bytes, data))
+            self._write(data)
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         self.write(b"".join(list_of_data))

@@ -15,6 +15,7 @@ import pytest
 from launcher.ssh.channels import channels_of
 from launcher.ssh.connect import connect
 from launcher.ssh.errors import TimedOut, TunnelRefused, Unreachable
+from launcher.ssh.fastpath import tune
 from launcher.ssh.tunnel import open_tunnel
 from tests.integration.ssh_server import (
     LoginHost,
@@ -85,11 +86,13 @@ class Setting:
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
-@pytest.fixture
-async def setting(tmp_path: Path) -> AsyncIterator[Setting]:
+@pytest.fixture(params=["fast path", "asyncssh alone"])
+async def setting(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Setting]:
     ca = make_ca(tmp_path)
     async with login_host(tmp_path / "home", ca) as host:
         connection = await connect(cluster_of(host), "alice", credential(ca), reason="test")
+        if request.param == "fast path":
+            assert tune(connection)
         yield Setting(host, connection)
         connection.abort()
         await connection.wait_closed()

@@ -1,0 +1,272 @@
+"""The fast way through asyncssh: the same bytes, whatever happens to keys, packets, windows and neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from launcher.clusters import Cluster
+from launcher.ssh import fastpath_check
+from launcher.ssh.connect import connect
+from launcher.ssh.fastpath import KeyedGCM, TunedConnection, tune
+from launcher.ssh.pool import Pool
+from launcher.ssh.tunnel import open_tunnel
+from tests.integration.ssh_server import cluster_of, credential, login_host, make_ca, tcp_server
+from tests.integration.sshd import Sshd, needs_sshd, running_sshd
+
+MB = 1 << 20
+BLOCK = random.Random(7).randbytes(3 * MB + 17)
+
+pytestmark = needs_sshd
+
+
+@pytest.fixture(scope="module")
+def restless_sshd() -> Iterator[Sshd]:
+    """Wants new keys after every four megabytes."""
+    with running_sshd("RekeyLimit 4M") as host:
+        yield host
+
+
+@asynccontextmanager
+async def tuned(cluster: Cluster, username: str, ca: object) -> AsyncIterator[TunedConnection]:
+    connection = await connect(cluster, username, credential(ca), reason="test")  # type: ignore[arg-type] # a UserCA
+    assert tune(connection)
+    assert isinstance(connection, TunedConnection)
+    yield connection
+    connection.abort()
+    await connection.wait_closed()
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(262144):
+        writer.write(data)
+        await writer.drain()
+
+
+async def streams(
+    connection: asyncssh.SSHClientConnection, port: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader = asyncio.StreamReader(limit=MB)
+    transport, protocol = await open_tunnel(connection, "127.0.0.1", port, lambda: asyncio.StreamReaderProtocol(reader))
+    return reader, asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
+
+
+async def exchange(connection: asyncssh.SSHClientConnection, port: int, blocks: int, *, seed: int = 0) -> None:
+    """Send ``blocks`` of random bytes in pieces of all sizes and compare what comes back."""
+    reader, writer = await streams(connection, port)
+    sizes = random.Random(seed)
+    received = hashlib.sha256()
+    total = blocks * len(BLOCK)
+
+    async def send() -> None:
+        for _ in range(blocks):
+            at = 0
+            while at < len(BLOCK):
+                size = sizes.choice((1, 300, 32768, 65536, 262144))
+                writer.write(BLOCK[at : at + size])
+                await writer.drain()
+                at += size
+        writer.write_eof()
+
+    sending = asyncio.create_task(send())
+    count = 0
+    while data := await reader.read(MB):
+        received.update(data)
+        count += len(data)
+    await sending
+    writer.close()
+    assert count == total
+    wanted = hashlib.sha256()
+    for _ in range(blocks):
+        wanted.update(BLOCK)
+    assert received.digest() == wanted.digest()
+
+
+@pytest.mark.parametrize("blocks", [66])
+async def test_hundreds_of_megabytes_pass_unchanged_while_both_sides_change_keys(
+    restless_sshd: Sshd, blocks: int
+) -> None:
+    async with (
+        tcp_server(echo) as port,
+        tuned(restless_sshd.cluster, restless_sshd.username, restless_sshd.ca) as connection,
+    ):
+        connection._rekey_bytes = 11 * MB
+        keys = set()
+        take_over = connection.take_over_keys
+
+        def count() -> None:
+            take_over()
+            keys.add(id(connection._send_encryption))
+
+        connection.take_over_keys = count  # type: ignore[method-assign] # only watched
+        await exchange(connection, port, blocks)
+        assert connection.tuned_packets_received > 1000
+        assert len(keys) > 5
+        assert type(connection._send_encryption) is type(connection._recv_encryption) is KeyedGCM
+
+
+async def test_many_channels_at_once_do_not_mix_their_bytes(restless_sshd: Sshd) -> None:
+    async with (
+        tcp_server(echo) as port,
+        tuned(restless_sshd.cluster, restless_sshd.username, restless_sshd.ca) as connection,
+    ):
+        connection._rekey_bytes = 5 * MB
+        await asyncio.gather(*(exchange(connection, port, 1, seed=seed) for seed in range(12)))
+
+
+async def test_commands_and_files_pass_a_tuned_connection(restless_sshd: Sshd) -> None:
+    async with tuned(restless_sshd.cluster, restless_sshd.username, restless_sshd.ca) as connection:
+        result = await connection.run("head -c 9000000 /dev/zero", encoding=None)
+        assert result.stdout == bytes(9_000_000)
+        result = await connection.run("wc -c; echo problem >&2; exit 3", input=bytes(6_000_000), encoding=None)
+        assert (result.stdout.split(), result.stderr, result.exit_status) == ([b"6000000"], b"problem\n", 3)
+
+
+async def test_an_asyncssh_server_gets_and_sends_the_same_bytes(tmp_path: Path) -> None:
+    ca = make_ca(tmp_path)
+    async with (
+        login_host(tmp_path / "home", ca) as host,
+        tcp_server(echo) as port,
+        tuned(cluster_of(host), "alice", ca) as connection,
+    ):
+        connection._rekey_bytes = 2 * MB
+        await asyncio.gather(*(exchange(connection, port, 2, seed=seed) for seed in range(4)))
+
+
+@asynccontextmanager
+async def tampering_relay(port: int) -> AsyncIterator[tuple[int, asyncio.Event, asyncio.Event]]:
+    """A way to ``port`` that changes one bit of the next piece to either side once that side's event is set."""
+    to_us, to_them = asyncio.Event(), asyncio.Event()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, changes: asyncio.Event) -> None:
+        while data := await reader.read(65536):
+            if changes.is_set() and len(data) > 40:
+                data = data[:30] + bytes([data[30] ^ 1]) + data[31:]
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            await asyncio.gather(pump(reader, far_writer, to_them), pump(far_reader, writer, to_us))
+        finally:
+            far_writer.transport.abort()
+
+    async with tcp_server(relay) as relay_port:
+        yield relay_port, to_us, to_them
+
+
+@pytest.mark.parametrize("direction", ["to us", "to them"])
+async def test_a_packet_changed_on_the_way_ends_the_connection(tmp_path: Path, direction: str) -> None:
+    ca = make_ca(tmp_path)
+    async with (
+        login_host(tmp_path / "home", ca) as host,
+        tampering_relay(host.port) as (relay_port, to_us, to_them),
+        tcp_server(echo) as port,
+    ):
+        cluster = cluster_of(relay_port, host_keys=[host.key_line])
+        async with tuned(cluster, "alice", ca) as connection:
+            reader, writer = await streams(connection, port)
+            writer.write(b"x" * 1000)
+            assert await reader.readexactly(1000) == b"x" * 1000
+            (to_us if direction == "to us" else to_them).set()
+            writer.write(b"y" * 1000)
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)) as caught:
+                await asyncio.wait_for(reader.readexactly(1000), 5)
+            assert not getattr(caught.value, "partial", b"")
+            await asyncio.wait_for(connection.wait_closed(), 5)
+
+
+async def test_a_host_without_aes_gcm_is_served_by_asyncssh_alone() -> None:
+    with running_sshd("Ciphers chacha20-poly1305@openssh.com") as host:
+        connection = await connect(host.cluster, host.username, credential(host.ca), reason="test")
+        assert not tune(connection)
+        async with tcp_server(echo) as port:
+            await exchange(connection, port, 1)
+        connection.abort()
+        await connection.wait_closed()
+
+
+@pytest.fixture
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trial was not made yet in this process."""
+    monkeypatch.setattr(fastpath_check, "_verdict", None)
+
+
+async def kind_of_a_pools_connection(folder: Path, **options: bool) -> type:
+    ca = make_ca(folder)
+    pool = Pool(lambda cluster: credential(ca), **options)
+    async with login_host(folder / "home", ca) as host, tcp_server(echo) as port:
+        connection = await pool.connection(cluster_of(host), "alice")
+        await exchange(connection, port, 1)
+        await pool.aclose()
+    return type(connection)
+
+
+@pytest.mark.usefixtures("forgotten")
+async def test_a_pool_takes_the_fast_way_after_the_trial(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert await kind_of_a_pools_connection(tmp_path) is TunedConnection
+    assert fastpath_check.is_proven()
+    assert "fast path" not in caplog.text
+
+
+async def test_a_pool_that_is_told_so_leaves_all_to_asyncssh(tmp_path: Path) -> None:
+    assert await kind_of_a_pools_connection(tmp_path, fast_path=False) is asyncssh.SSHClientConnection
+
+
+@pytest.mark.usefixtures("forgotten")
+async def test_an_unknown_asyncssh_is_left_alone_and_that_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(asyncssh, "__version__", "99.0")
+    with caplog.at_level(logging.WARNING):
+        assert await kind_of_a_pools_connection(tmp_path) is asyncssh.SSHClientConnection
+        assert "99.0" in await fastpath_check.problem()
+    assert caplog.text.count("without the fast path") == 1
+
+
+@pytest.mark.usefixtures("forgotten")
+@pytest.mark.parametrize("fault", ["wrong nonces", "lost data", "a missing name", "taken whatever it is"])
+async def test_a_trial_that_fails_switches_it_off(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    if fault == "wrong nonces":
+        monkeypatch.setattr(KeyedGCM, "_nonce", lambda self: bytes(12))
+    elif fault == "lost data":
+        monkeypatch.setattr(TunedConnection, "_deliver", lambda self, packet: packet[1] == 94)
+        monkeypatch.setattr(fastpath_check, "_TRIAL_SECONDS", 1.0)
+    elif fault == "a missing name":
+        monkeypatch.delattr(asyncssh.connection.SSHConnection, "_recv_pkthdr")
+    else:
+        monkeypatch.setattr(KeyedGCM, "open", lambda self, header, rest: bytes([4, 2, 0, 0, 0, 0]))
+        monkeypatch.setattr(fastpath_check, "_TRIAL_SECONDS", 1.0)
+    assert "trial failed" in await fastpath_check.problem()
+    assert not fastpath_check.is_proven()
+
+
+async def test_large_windows_are_filled_and_given_back(restless_sshd: Sshd) -> None:
+    data = os.urandom(24 * MB)
+
+    async def give(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        await writer.drain()
+
+    async with (
+        tcp_server(give) as port,
+        tuned(restless_sshd.cluster, restless_sshd.username, restless_sshd.ca) as connection,
+    ):
+        reader, writer = await streams(connection, port)
+        writer.transport.pause_reading()  # type: ignore[attr-defined] # the transport of a tunnel reads as well
+        await asyncio.sleep(0.2)  # time to fill the window
+        writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
+        assert await reader.read(-1) == data
+        writer.close()
