@@ -32,6 +32,7 @@ class Channels:
     """The state of one connection."""
 
     tunnels: int = 0
+    opening: int = 0  # tunnels that were asked for
     sessions: int = 0
     used_at: float = field(default_factory=time.monotonic)  # monotonic seconds
     turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_SESSIONS))
@@ -39,7 +40,7 @@ class Channels:
     @property
     def open(self) -> int:
         """Channels in use, or waiting for their turn."""
-        return self.tunnels + self.sessions
+        return self.tunnels + self.opening + self.sessions
 
     def touch(self) -> None:
         """Note that the connection was used now."""

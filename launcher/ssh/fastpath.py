@@ -10,6 +10,7 @@ in ``TESTED_VERSIONS`` only, and only after ``fastpath_check`` has passed in thi
 from __future__ import annotations
 
 import functools
+import socket
 import struct
 import time
 from collections.abc import Callable
@@ -24,89 +25,36 @@ from asyncssh.constants import (
     MSG_IGNORE,
     MSG_USERAUTH_LAST,
 )
-from asyncssh.encryption import Encryption, GCMEncryption
-from asyncssh.misc import DisconnectError, MACError
+from asyncssh.encryption import GCMEncryption
+from asyncssh.misc import DisconnectError
 from asyncssh.packet import SSHPacketLogger
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from launcher.ssh.gcm import BLOCK_BYTES, LENGTH_BYTES, TAG_BYTES, KeyedGCM
 
 TESTED_VERSIONS = frozenset({"2.24.1"})
 """Of asyncssh. Another one is used as it is, without this module."""
 
-_LENGTH = 4  # bytes of a packet's length, which are not encrypted
-_TAG = 16
-_BLOCK = 16
-_DATA_HEAD = struct.Struct(">BBII")  # length of the padding, kind of packet, channel, length of the data
-_LARGE = 2048  # bytes from which one copy less is worth a second buffer
+_DATA_HEAD = struct.Struct(">BBII")  # length of the padding, kind of packet, channel, length of the data (or a number)
 # With an authenticated cipher the padding's content says nothing to anybody, so it need not be random.
-_PADDING = tuple(bytes(count) for count in range(_BLOCK + 4))
+_PADDING = tuple(bytes(count) for count in range(BLOCK_BYTES + 4))
 _KEEPALIVE_RESET_SECONDS = 1.0
+_CONGESTED_BYTES = 256 * 1024  # waiting for the line, of all channels together; then channels take turns
+_SHARE_BYTES = 64 * 1024  # of one channel in its turn
+_ALIVE = ("open", "eof_pending", "eof")
 
 Channel = SSHTCPChannel[bytes] | SSHUNIXChannel[bytes]
 
 
-class KeyedGCM(Encryption):
-    """AES-GCM of one direction, with one cipher object for as long as its key lasts. See RFC 5647.
+class TunedConnection(SSHClientConnection):
+    """A connection after ``tune``. Never made by itself.
 
-    It takes over the key and the counter of asyncssh's own object, which must not be used any more.
+    When the line is slower than those who write, channels take turns, so that a WebSocket's message waits behind a
+    share of an upload and not behind a window of it.
     """
 
-    def __init__(self, replaced: GCMEncryption) -> None:
-        cipher = replaced._cipher
-        self._aes = AESGCM(cipher._key)
-        self._fixed = cipher._iv[:4]
-        self._count = int.from_bytes(cipher._iv[4:], "big")
-        self.opened: bytes | None = None  # a packet that was deciphered here and is left to asyncssh
-
-    def _nonce(self) -> bytes:
-        count = self._count
-        self._count = (count + 1) & 0xFFFFFFFFFFFFFFFF
-        return self._fixed + count.to_bytes(8, "big")
-
-    def seal(self, packet: bytes) -> bytes | bytearray:
-        """A packet as it goes over the line: its length, ciphertext, tag."""
-        size = len(packet)
-        header = size.to_bytes(_LENGTH, "big")
-        if size < _LARGE:
-            return header + self._aes.encrypt(self._nonce(), packet, header)
-        sealed = bytearray(_LENGTH + size + _TAG)
-        sealed[:_LENGTH] = header
-        self._aes.encrypt_into(self._nonce(), packet, header, memoryview(sealed)[_LENGTH:])
-        return sealed
-
-    def open(self, header: memoryview, rest: memoryview) -> bytes:
-        """The packet in ``rest``, ciphertext and tag. Raises MACError where it is not what was sent."""
-        try:
-            packet = self._aes.decrypt(self._nonce(), rest, header)
-        except InvalidTag:
-            packet = b""
-        if not packet:
-            raise MACError("MAC verification failed")
-        return packet
-
-    # asyncssh's own interface
-
-    def encrypt_packet(self, seq: int, header: bytes, packet: bytes) -> tuple[bytes, bytes]:
-        sealed = self._aes.encrypt(self._nonce(), packet, header)
-        return header + sealed[:-_TAG], sealed[-_TAG:]
-
-    def decrypt_header(self, seq: int, first_block: bytes, header_len: int) -> tuple[bytes, bytes]:
-        return first_block, first_block[:header_len]
-
-    def decrypt_packet(self, seq: int, first: bytes, rest: bytes, header_len: int, mac: bytes) -> bytes | None:
-        opened, self.opened = self.opened, None
-        if opened is not None:
-            return opened
-        try:
-            return self._aes.decrypt(self._nonce(), first[header_len:] + rest + mac, first[:header_len])
-        except InvalidTag:
-            return None
-
-
-class TunedConnection(SSHClientConnection):
-    """A connection after ``tune``. Never made by itself."""
-
     _keepalive_reset_at = 0.0  # the loop's time
+    _is_congested = False
+    _waiting: dict[Channel, None]  # channels that hold data the far side would take, in the order of their turns
     tuned_packets_sent = 0
     tuned_packets_received = 0
 
@@ -149,10 +97,10 @@ class TunedConnection(SSHClientConnection):
         view = memoryview(received)
         at, size = 0, len(received)
         try:
-            while size - at >= _BLOCK:
-                start = at + _LENGTH
+            while size - at >= BLOCK_BYTES:
+                start = at + LENGTH_BYTES
                 length = int.from_bytes(view[at:start], "big")
-                end = start + length + _TAG
+                end = start + length + TAG_BYTES
                 if length > self._max_recv_pktlen:
                     return True
                 if end > size:
@@ -170,22 +118,34 @@ class TunedConnection(SSHClientConnection):
             self._inpbuf = received[at:]
 
     def _deliver(self, packet: bytes) -> bool:
-        """Give data to the channel it is for. False, and nothing has happened: it is no data, or not that simple."""
-        if packet[1] != MSG_CHANNEL_DATA or len(packet) < _DATA_HEAD.size:
+        """Give data or room to the channel it is for. False, and nothing has happened: it is neither, or not simple."""
+        kind = packet[1]
+        if (kind != MSG_CHANNEL_DATA and kind != MSG_CHANNEL_WINDOW_ADJUST) or len(packet) < _DATA_HEAD.size:
             return False
         padding, _, number, length = _DATA_HEAD.unpack_from(packet)
         channel = self._channels.get(number)
-        end = _DATA_HEAD.size + length
+        end = len(packet) - padding
         if (
             (type(channel) is not SSHTCPChannel and type(channel) is not SSHUNIXChannel)
             or not padding
-            or end != len(packet) - padding
+            or channel._encoding
+            or channel._session is None
+        ):
+            return False
+        if kind == MSG_CHANNEL_WINDOW_ADJUST:
+            if end != _DATA_HEAD.size or channel._recv_state not in _ALIVE:
+                return False
+            channel._send_window += length
+            if channel._send_buf:
+                self._waiting[channel] = None
+                self._take_turns()
+            return True
+        if (
+            end != _DATA_HEAD.size + length
             or channel._recv_state != "open"
             or channel._recv_paused
             or channel._recv_buf
-            or channel._send_state not in ("open", "eof_pending", "eof")
-            or channel._encoding
-            or channel._session is None
+            or channel._send_state not in _ALIVE
             or not 0 < length <= channel._recv_window
         ):
             return False
@@ -226,28 +186,71 @@ class TunedConnection(SSHClientConnection):
 
     def write_channel(self, channel: Channel, data: bytes | bytearray | memoryview) -> None:
         """As ``channel.write(data)``, without its copies where they can be done without."""
-        cipher = self._send_encryption
-        number = channel._send_chan
-        if (
-            type(cipher) is not KeyedGCM
-            or number is None
-            or channel._send_buf
-            or channel._send_state != "open"
-            or channel._encoding
-        ):
+        if channel._send_state != "open" or channel._encoding:
             channel.write(bytes(data))
             return
         view = memoryview(data)
         at, size = 0, len(view)
-        while at < size and channel._send_window and self._is_plain_sailing():
-            length = min(size - at, channel._send_window, channel._send_pktsize)
+        if not channel._send_buf:
+            while at < size and (length := self._send_some(channel, view[at:])):
+                at += length
+        if at < size:
+            channel._send_buf.append((bytearray(view[at:]), None))
+            channel._send_buf_len += size - at
+            if channel._send_window:
+                self._waiting[channel] = None
+                self._take_turns()
+            channel._pause_resume_writing()
+
+    def _send_some(self, channel: Channel, data: memoryview) -> int:
+        """Send a packet with the beginning of ``data``. Returns how much that is; 0 while that is not possible."""
+        cipher = self._send_encryption
+        number = channel._send_chan
+        length = min(len(data), channel._send_window, channel._send_pktsize)
+        if self._is_congested or type(cipher) is not KeyedGCM or number is None or not self._is_plain_sailing():
+            return 0
+        if length:
             padding = _padding(_DATA_HEAD.size + length)
             head = _DATA_HEAD.pack(padding, MSG_CHANNEL_DATA, number, length)
             channel._send_window -= length
-            self._send_sealed(cipher, b"".join((head, view[at : at + length], _PADDING[padding])))
-            at += length
-        if at < size:
-            channel.write(bytes(view[at:]))
+            self._send_sealed(cipher, b"".join((head, data[:length], _PADDING[padding])))
+        return length
+
+    def pause_writing(self) -> None:
+        self._is_congested = True
+
+    def resume_writing(self) -> None:
+        self._is_congested = False
+        self._take_turns()
+
+    def _take_turns(self) -> None:
+        """Let the channels that wait send a share each, again and again, until the line has enough."""
+        while self._waiting and not self._is_congested:
+            channel = next(iter(self._waiting))
+            del self._waiting[channel]
+            if self._flush_share(channel):
+                self._waiting[channel] = None
+
+    def _flush_share(self, channel: Channel) -> bool:
+        """Send a share of what a channel holds. True: it holds more that could be sent."""
+        if channel._session is None or channel._send_state == "closed":
+            return False
+        held = channel._send_buf
+        share = _SHARE_BYTES
+        while held and share > 0 and (length := self._send_some(channel, memoryview(held[0][0]))):
+            data, datatype = held[0]
+            if length == len(data):
+                del held[0]
+            else:
+                held[0] = (data[length:], datatype)
+            channel._send_buf_len -= length
+            share -= length
+        if held and channel._send_window and (self._is_congested or share <= 0):
+            channel._pause_resume_writing()
+            return True
+        # Its own way for the rest: an end that waits for the last byte, a key exchange, a protocol to be woken.
+        channel._flush_send_buf()
+        return False
 
     def _send_sealed(self, cipher: KeyedGCM, packet: bytes) -> None:
         self._send(cast(bytes, cipher.seal(packet)))
@@ -271,8 +274,8 @@ class TunedConnection(SSHClientConnection):
 
 def _padding(size: int) -> int:
     """How many bytes make ``size`` bytes whole blocks; at least four (RFC 4253, 6)."""
-    padding = -size % _BLOCK
-    return padding if padding >= 4 else padding + _BLOCK
+    padding = -size % BLOCK_BYTES
+    return padding if padding >= 4 else padding + BLOCK_BYTES
 
 
 def tune(connection: asyncssh.SSHClientConnection) -> bool:
@@ -289,6 +292,11 @@ def tune(connection: asyncssh.SSHClientConnection) -> bool:
     connection.__class__ = TunedConnection
     assert isinstance(connection, TunedConnection)
     connection.take_over_keys()
+    connection._waiting = {}
+    transport.set_write_buffer_limits(high=_CONGESTED_BYTES)
+    sock = transport.get_extra_info("socket")
+    if sock is not None:  # what the kernel holds back waits as well
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _CONGESTED_BYTES)
     transport.set_protocol(connection)  # uvloop remembers the methods of the protocol it was given
     return True
 

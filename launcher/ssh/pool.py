@@ -92,7 +92,8 @@ class Pool:
     ``idle_seconds``: an unused connection is closed after that long. ``max_connections``: of all users
     together; the least recently used idle one makes room. ``max_channels_per_connection``: from there on a
     further connection of the same user is opened, because sshd's loop slows down with each channel. It is a
-    threshold, not a limit: callers that ask at the same moment may pass it. ``refused`` hears of refusals
+    threshold, not a limit: who has a connection may open more. ``max_connections_per_user``: on one cluster, with
+    that many crowded ones the next caller is refused. ``refused`` hears of refusals
     before the caller does. ``companion`` runs from the first connection with a credential that can be taken
     back until the pool is closed; it is where news of that arrive. ``fast_path``: carry data the fast way (see
     ``launcher.ssh.fastpath``) where that can be trusted.
@@ -105,6 +106,7 @@ class Pool:
         idle_seconds: float = 300.0,
         max_connections: int = 500,
         max_channels_per_connection: int = 90,
+        max_connections_per_user: int = 16,
         refused: Refused | None = None,
         companion: Callable[[Pool], Coroutine[Any, Any, None]] | None = None,
         fast_path: bool = True,
@@ -113,6 +115,7 @@ class Pool:
         self._idle_seconds = idle_seconds
         self._max_connections = max_connections
         self._max_channels = max_channels_per_connection
+        self._max_per_user = max_connections_per_user
         self._refused = refused
         self._companion = companion
         self._fast_path = fast_path
@@ -150,6 +153,11 @@ class Pool:
             whole_cluster = self._clusters.setdefault(cluster.id, _BackOff())
             whole_cluster.check()
             place.back_off.check()
+            if len(place.connections) >= self._max_per_user:
+                raise Unreachable(
+                    f"{username} has {self._max_per_user} crowded SSH connections to {cluster.id}",
+                    code="ssh.too_many_connections",
+                )
             self._make_room()
             self._dialling += 1
             try:

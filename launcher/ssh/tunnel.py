@@ -43,7 +43,8 @@ async def open_tunnel(
     listens there, or forwarding is forbidden: ``ssh.forwarding_prohibited``), TimedOut, Unreachable (the
     connection itself is gone).
     """
-    session = _Session(asyncio.get_running_loop(), (host, port), protocol_factory(), channels_of(connection))
+    channels = channels_of(connection)
+    session = _Session(asyncio.get_running_loop(), (host, port), protocol_factory(), channels)
     opening = connection.create_connection(
         lambda: session,
         host,
@@ -54,6 +55,7 @@ async def open_tunnel(
         window=WINDOW_BYTES,
         max_pktsize=_PACKET_BYTES,
     )
+    channels.opening += 1  # so that those who ask at the same moment do not all choose this connection
     try:
         await opened(
             opening,
@@ -75,6 +77,8 @@ async def open_tunnel(
     except BaseException:
         session.abandoned = True
         raise
+    finally:
+        channels.opening -= 1
     transport = cast(TunnelTransport, session.transport)  # set before the opening is reported
     return transport, transport.protocol
 

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import random
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from launcher.ssh.pool import Pool
 from launcher.ssh.tunnel import open_tunnel
 from tests.integration.ssh_server import cluster_of, credential, login_host, make_ca, tcp_server
 from tests.integration.sshd import Sshd, needs_sshd, running_sshd
+from tests.waiting import until
 
 MB = 1 << 20
 BLOCK = random.Random(7).randbytes(3 * MB + 17)
@@ -270,3 +272,56 @@ async def test_large_windows_are_filled_and_given_back(restless_sshd: Sshd) -> N
         writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
         assert await reader.read(-1) == data
         writer.close()
+
+
+async def test_a_message_waits_behind_a_share_of_an_upload_and_not_behind_its_window(restless_sshd: Sshd) -> None:
+    uploaded = 0
+    at_message: list[int] = []
+    line_open = asyncio.Event()
+
+    async def sink(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal uploaded
+        while data := await reader.read(262144):
+            uploaded += len(data)
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        at_message.append(uploaded)
+
+    async def slow_relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+
+        async def back() -> None:
+            while data := await far_reader.read(65536):
+                writer.write(data)
+
+        answering = asyncio.create_task(back())
+        try:
+            while data := await reader.read(16384):
+                far_writer.write(data)
+                await far_writer.drain()
+                await line_open.wait()
+        finally:
+            answering.cancel()
+            far_writer.transport.abort()
+
+    host = restless_sshd
+    (port,) = (int(address.rpartition(":")[2]) for address in host.cluster.login_hosts)
+    line_open.set()
+    async with tcp_server(slow_relay) as relay_port, tcp_server(sink) as sink_port, tcp_server(listen) as listen_port:
+        cluster = host.cluster.model_copy(update={"login_hosts": (f"127.0.0.1:{relay_port}",)})
+        async with tuned(cluster, host.username, host.ca) as connection:
+            uploads = [await streams(connection, sink_port) for _ in range(4)]
+            _, messenger = await streams(connection, listen_port)
+            line_open.clear()
+            for _, writer in uploads:
+                writer.write(bytes(2 * MB))
+            transport = connection._transport
+            assert transport is not None
+            assert transport.get_write_buffer_size() < MB  # of eight that the windows would let pass
+            messenger.write(b"!")
+            line_open.set()
+            await until(lambda: bool(at_message), "the message")
+            await until(lambda: uploaded == 8 * MB, "the uploads")
+    assert at_message[0] < 5 * MB

@@ -17,6 +17,7 @@ from launcher.ssh.channels import channels_of
 from launcher.ssh.errors import LoginRefused, Unreachable
 from launcher.ssh.hands import Hands
 from launcher.ssh.pool import Pool
+from launcher.ssh.tunnel import open_tunnel
 from tests.integration.ssh_server import LoginHost, cluster_of, credential, free_port, login_host, make_ca, tcp_server
 from tests.waiting import until
 
@@ -63,6 +64,33 @@ async def test_a_broken_connection_is_replaced(pool: Pool, host: LoginHost) -> N
     second = await pool.connection(cluster, "alice")
     assert second is not first
     assert not second.is_closed()
+
+
+async def test_tunnels_asked_for_at_once_are_spread_over_connections(host: LoginHost, ca: UserCA) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    pool = Pool(lambda cluster: credential(ca), max_channels_per_connection=10, max_connections_per_user=3)
+    cluster = cluster_of(host)
+
+    async def one(port: int) -> asyncio.Transport:
+        connection = await pool.connection(cluster, "alice")
+        transport, _ = await open_tunnel(connection, "127.0.0.1", port, asyncio.Protocol)
+        return transport
+
+    try:
+        async with tcp_server(talk) as port:
+            made = await asyncio.gather(*(one(port) for _ in range(30)))
+            used = {transport.get_extra_info("ssh_connection") for transport in made}
+            assert [channels_of(connection).tunnels for connection in used] == [10, 10, 10]
+            with pytest.raises(Unreachable) as caught:
+                await one(port)
+            assert caught.value.code == "ssh.too_many_connections"
+            made[0].abort()
+            await until(lambda: sum(channels_of(connection).open for connection in used) == 29, "room")
+            (await one(port)).abort()
+    finally:
+        await pool.aclose()
 
 
 async def test_a_crowded_connection_gets_a_neighbour(host: LoginHost, ca: UserCA) -> None:
