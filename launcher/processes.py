@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 WEB_OPTIONS = (
-    *("--loop", "uvloop", "--http", "httptools"),
+    # uvicorn's own protocol class behind a strict gate: limits, time limits, nothing ambiguous
+    *("--loop", "uvloop", "--http", "launcher.proxy.guard:GuardedProtocol"),
     # the fastest of uvicorn's WebSocket implementations; notebooks send whole outputs in one message, already
     # compressed where that pays, and a browser in the background answers pings late
     *("--ws", "websockets-sansio", "--ws-max-size", str(1 << 30), "--ws-per-message-deflate", "false"),

@@ -60,9 +60,12 @@ UNSURE = Notice(503, "unsure", retry_seconds=5, reload_seconds=5)
 METHOD = Notice(405, "method")
 
 
+_WHY = {408: "too_slow", 414: "address_too_long", 431: "head_too_long"}
+
+
 def bad_request(status: int) -> Notice:
     """A request that cannot pass."""
-    return Notice(status, {414: "address_too_long", 431: "head_too_long"}.get(status, "bad_request"))
+    return Notice(status, _WHY.get(status, "bad_request"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,10 @@ def _words(code: str) -> tuple[str, str]:
     if code == "address_too_long":
         return gettext("This address is too long"), gettext(
             "It has more than 16,000 characters. Nothing was carried out. Open the page from the portal again."
+        )
+    if code == "too_slow":
+        return gettext("That took too long"), gettext(
+            "The request did not arrive in time, perhaps because your connection is slow or was interrupted. Try again."
         )
     if code == "head_too_long":
         return gettext("Your browser sent too much at once"), gettext(

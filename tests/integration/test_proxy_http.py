@@ -127,7 +127,7 @@ async def test_c11_a_foreign_prefix_is_not_found(upstream: Upstream, by: Way) ->
 async def test_c15_a_bad_host_is_never_proxied_nor_echoed(portal: Portal, host: str) -> None:
     sent = host.replace("PORT", str(portal.port)).encode()
     answer = await portal.ask("GET", "/lab", b"Accept: text/html", host=sent)
-    assert answer.status == 404
+    assert answer.status in (400, 404)
     assert sent not in answer.body
     assert portal.upstream.requests == []
 
