@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export VIRTUAL_ENV :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos load lint types check messages install-demo install-all packages clean
+.PHONY: help demo test chaos load fuzz lint types check messages install-demo install-all packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ chaos: $(VENV)/.all ## 50 launches while processes are killed and the cluster mi
 
 load: $(VENV)/.all ## 2,000 sessions of 200 users on a simulated scheduler; prints the figures
 	@LOAD_SESSIONS=2000 $(BIN)/python -m pytest -m load tests/load
+
+fuzz: $(VENV)/.all ## 24 million byte splits of HTTP, or 20 minutes, against a strict reference (FUZZ="--seed 1 --seconds 60")
+	@$(BIN)/python -m tests.fuzz.run $(FUZZ)
 
 lint: $(VENV)/.all ## style, templates and the rules of who may import whom
 	$(BIN)/ruff check .

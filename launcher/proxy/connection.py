@@ -13,9 +13,12 @@ import httptools
 
 from launcher.proxy.errors import UpstreamBroken
 from launcher.proxy.exchange import Exchange, Head
+from launcher.proxy.framing import STATUS_LINE, BadFraming, ChunkScanner
 
 MAX_HEAD_BYTES = 128 * 1024
 """The longest head of an answer."""
+_BLANK = (b" ", b"\t")
+_FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class Home(Protocol):
@@ -49,8 +52,10 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._stale_parser = False  # it waits for a body that does not come
         self._fields: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0
+        self._pending = b""  # of a head that is not complete
         self._in_head = True
+        self._body_left: int | None = 0  # None: until the connection ends
+        self._chunks: ChunkScanner | None = None
         self._surplus = False  # the server sent what nobody asked for
         self._read_paused = False
         self._write_paused = False
@@ -64,8 +69,9 @@ class Connection(asyncio.Protocol):
             self._parser = httptools.HttpResponseParser(self)
             self._stale_parser = False
         self._fields = []
-        self._head_bytes = 0
+        self._pending = b""
         self._in_head = True
+        self._body_left, self._chunks = 0, None
         exchange = self.exchange = Exchange(self, head_only=method == "HEAD", wants_upgrade=wants_upgrade)
         if self.lost:
             exchange.fail(UpstreamBroken("the connection had been closed"))
@@ -158,22 +164,61 @@ class Connection(asyncio.Protocol):
             self._after_upgrade += data  # a transport may hand over what it holds even after a pause
             return
         exchange.got_bytes = True
-        if self._in_head:
-            self._head_bytes += len(data)
+        while data and not self._surplus:
+            if self._upgraded:
+                self._after_upgrade += data
+                return
+            if exchange.complete:
+                self._surplus = True  # nobody asked for it
+                return
+            data = self._take_head(data) if self._in_head else self._take_body(data)
+
+    def _take_head(self, data: bytes) -> bytes:
+        """Hand a whole head to the parser, or keep what there is of it. Returns what is left."""
+        if self._pending:
+            data, self._pending = self._pending + data, b""
+        end = data.find(b"\r\n\r\n") + 4
+        if len(data[:end] if end > 3 else data) > MAX_HEAD_BYTES:
+            self._break("the head is too long")
+        elif (end > 3 or b"\n" in data) and not STATUS_LINE.match(data):
+            self._break("no HTTP: no status line")
+        elif end < 4:
+            self._pending = data
+        else:
+            self._feed(data[:end])
+            return data[end:]
+        return b""
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Hand on what belongs to the answer. Returns what is left."""
+        count = len(data)
+        if self._chunks is not None:
+            try:
+                count = self._chunks.feed(data)
+            except BadFraming as error:
+                self._break(str(error))
+                return b""
+        elif self._body_left is not None:
+            count = min(count, self._body_left)
+            self._body_left -= count
+        self._feed(data if count == len(data) else data[:count])
+        is_over = self._body_left == 0 if self._chunks is None else self._chunks.is_over
+        if is_over and self.exchange is not None and not self.exchange.complete:
+            self._break("two readings of where the answer ends")
+        return data[count:]
+
+    def _feed(self, data: bytes) -> None:
+        assert self.exchange is not None
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._after_upgrade = data[upgrade.args[0] :]
-            if exchange.wants_upgrade:
+        except httptools.HttpParserUpgrade:
+            if self.exchange.wants_upgrade:
                 self._upgraded = True
                 self.pause_reading()  # until somebody attaches a tunnel
             else:
                 self._break("an upgrade nobody asked for")
         except httptools.HttpParserError as error:
             self._break(f"no HTTP: {error}")
-        else:
-            if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
-                self._break("the head is too long")
 
     def eof_received(self) -> bool | None:
         self._end_of_stream(None)
@@ -209,6 +254,7 @@ class Connection(asyncio.Protocol):
 
     def _break(self, detail: str) -> None:
         self.keep_alive = False
+        self._surplus = True
         if self.exchange is not None and not self.exchange.complete:
             self.exchange.fail(UpstreamBroken(detail))
         self.abort()
@@ -221,7 +267,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # after it, these are trailers: they belong to this hop
-            self._fields.append((name, value))
+            self._fields.append((name, value.rstrip(b" \t") if value[-1:] in _BLANK else value))
 
     def on_headers_complete(self) -> None:
         exchange = self.exchange
@@ -230,6 +276,9 @@ class Connection(asyncio.Protocol):
             return
         status = self._parser.get_status_code()
         if 100 <= status < 200 and status != 101:
+            if any(name.lower() in _FRAMING for name, _ in self._fields):
+                self._refuse("an interim answer with a body")
+                return
             if status == 100:
                 exchange.take_continue()
             self._fields = []
@@ -238,10 +287,7 @@ class Connection(asyncio.Protocol):
         head = Head(status, self._fields)
         problem = self._frame(head)
         if problem:
-            # Not now: httptools is in the middle of this very piece of data.
-            exchange.fail(UpstreamBroken(problem))
-            self._surplus = True
-            asyncio.get_running_loop().call_soon(self.abort)
+            self._refuse(problem)
             return
         exchange.take_head(head)
         if status == 101:
@@ -249,9 +295,21 @@ class Connection(asyncio.Protocol):
         if exchange.head_only or status in (204, 304):
             self._stale_parser = True
             exchange.take_end()
-        elif not head.chunked and head.length is None:
-            exchange.until_close = True
-            self.keep_alive = False
+        elif head.chunked:
+            self._chunks = ChunkScanner()
+        else:
+            self._body_left = head.length
+            if head.length is None:
+                exchange.until_close = True
+                self.keep_alive = False
+
+    def _refuse(self, problem: str) -> None:
+        """Break off, but not now: httptools is in the middle of this very piece of data."""
+        assert self.exchange is not None
+        self.exchange.fail(UpstreamBroken(problem))
+        self._surplus = True
+        self._in_head = False
+        asyncio.get_running_loop().call_soon(self.abort)
 
     def _frame(self, head: Head) -> str:
         """Read how the body is framed and whether the connection stays. Returns what is wrong, if something is."""
@@ -270,6 +328,8 @@ class Connection(asyncio.Protocol):
                 connection.append(value)
         if head.chunked and head.length is not None:
             return "two framings in one answer"
+        if head.chunked and self._parser.get_http_version() != "1.1":
+            return "chunks in an older HTTP"
         if not 100 <= head.status < 600:
             return "no status of HTTP"
         if head.status == 101 and self.exchange is not None and not self.exchange.wants_upgrade:

@@ -1,4 +1,4 @@
-"""Where a request ends: the strict reading of its first line and of a chunked body. Pure: bytes in, offsets out.
+"""Where a message ends: the strict reading of its first line and of a chunked body. Pure: bytes in, offsets out.
 
 Parsers of HTTP forgive; two that forgive differently see two different requests in the same bytes (request smuggling).
 So nothing is forgiven here: what RFC 9112 lets a recipient repair or refuse is refused.
@@ -10,6 +10,8 @@ import re
 
 REQUEST_LINE = re.compile(rb"([A-Z]+|[!#$%&'*+\-.^_`|~0-9A-Za-z]+) (/[!\"$-~]*|\*) HTTP/1\.([01])\r\n")
 """The first line with a path as its target (or ``*``): no other address, no fragment, one space at a time."""
+STATUS_LINE = re.compile(rb"HTTP/1\.([01]) [1-5][0-9][0-9](?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
+"""The first line of an answer. Some servers leave out the empty reason with the space before it."""
 HOST = re.compile(rb"[!$%&'()*+,;=:\[\]\-._~0-9A-Za-z]*")
 """What can stand in a ``Host`` field."""
 MAX_CHUNK_LINE_BYTES = 1024

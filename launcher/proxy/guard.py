@@ -37,9 +37,10 @@ LINGER_SECONDS = 2.0
 
 _ACCEPT_LANGUAGE = re.compile(rb"\r\naccept-language:[ \t]*([^\r\n]*)", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection:([^\r\n]*)", re.IGNORECASE)
-_UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)", re.IGNORECASE)
+_UPGRADE = re.compile(rb"\r\nupgrade:([^\r\n]*)", re.IGNORECASE)
+_NO_UPGRADE = b"x-no-upgrade"  # what the field is called while the parser, which would act on it, reads the head
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-_SPECIAL = frozenset((b"host", b"content-length", b"transfer-encoding"))
+_SPECIAL = frozenset((b"host", b"content-length", b"transfer-encoding", _NO_UPGRADE))
 
 
 class _Refused(Exception):
@@ -131,11 +132,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if b"pgrade:" in head.lower() and (offered := _UPGRADE.findall(head)):
             connection = _CONNECTION.findall(head)
             wanted = [b"upgrade" in [item.strip(b" \t") for item in line.lower().split(b",")] for line in connection]
-            is_socket = [name.lower() for name in offered] == [b"websocket"] and any(wanted)
+            is_socket = [name.strip(b" \t").lower() for name in offered] == [b"websocket"] and any(wanted)
             if not (is_socket and method == b"GET" and self._minor_version == b"1" and self._should_upgrade_to_ws()):
-                head = _UPGRADE.sub(
-                    b"", head
-                )  # nothing else is offered, and a request may go on without: RFC 9110, 7.8
+                head = _UPGRADE.sub(b"\r\n" + _NO_UPGRADE + rb":\1", head)  # it may go on without: RFC 9110, 7.8
             elif len(connection) > 1 or rest or self._is_answering:
                 # Frames before the answer, or an answer before that to an earlier request.
                 self._refuse(400, "an upgrade at a wrong time", head)
@@ -168,7 +167,9 @@ class GuardedProtocol(HttpToolsProtocol):
                 headers[index] = (name, value)
             if name not in _SPECIAL:
                 continue
-            if name == b"host":
+            if name == _NO_UPGRADE:
+                headers[index] = (b"upgrade", value)
+            elif name == b"host":
                 hosts += 1
                 if not HOST.fullmatch(value):
                     raise _Refused

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110, 5.6.2
 _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([!-~]+) HTTP/1\.([01])")  # RFC 9112, 3
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([0-9]{3}) ([\t \x21-\x7e\x80-\xff]*)")  # 4
+# RFC 9112, 4. Servers that have no reason to give often leave out the space before it, too.
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: ([\t \x21-\x7e\x80-\xff]*))?")
 _FIELD_LINE = re.compile(rb"(" + TOKEN + rb"):[ \t]*(.*?)[ \t]*", re.DOTALL)  # 5
 _FIELD_VALUE = re.compile(rb"[\t \x21-\x7e\x80-\xff]*")
 _HOST = re.compile(rb"[!$%&'()*+,;=:\[\]\-._~0-9A-Za-z]*")  # RFC 9110, 7.2
@@ -76,6 +77,11 @@ class Bytes:
     def is_empty(self) -> bool:
         """Whether all has been read."""
         return self.at >= len(self.data)
+
+    def await_head(self) -> None:
+        """A head is judged when it is complete; until then it may be refused or waited for."""
+        if self.data.find(b"\r\n\r\n", self.at) < 0:
+            raise Incomplete
 
     def line(self) -> bytes:
         """The next line, without its CRLF. Neither CR nor LF may stand alone (RFC 9112, 2.2)."""
@@ -143,6 +149,7 @@ def read_response(data: bytes, *, method: bytes, at_end: bool) -> Reading:
 
 
 def _request(stream: Bytes) -> Message:
+    stream.await_head()
     line = _REQUEST_LINE.fullmatch(stream.line())
     if line is None or b"#" in line[2] or line[1] == b"CONNECT":
         raise Refused
@@ -160,6 +167,7 @@ def _request(stream: Bytes) -> Message:
 
 
 def _response(stream: Bytes, method: bytes, at_end: bool) -> tuple[Message, bool]:
+    stream.await_head()
     line = _STATUS_LINE.fullmatch(stream.line())
     if line is None or not 100 <= int(line[2]) < 600:
         raise Refused

@@ -154,8 +154,8 @@ def disagreement_early(reading: Reading, outcome: Outcome) -> str:
     """The same for an application that answers before it reads: heads are compared, and that no answer is too many."""
     if outcome.problems:
         return outcome.problems[0]
-    got = [(method, target, _without_upgrade(fields)) for method, target, fields, _ in outcome.requests]
-    wanted = [(m.start[0], _target(m.start[1]), _without_upgrade(m.fields)) for m in reading.messages]
+    got = [(method, target, fields) for method, target, fields, _ in outcome.requests]
+    wanted = [(m.start[0], _target(m.start[1]), m.fields) for m in reading.messages]
     if got[: len(wanted)] != wanted[: len(got)]:
         return "another request than the reference's"
     if len(got) > len(wanted) + (reading.end in (End.REFUSE, End.PARTIAL)):  # the one whose body is not right
@@ -177,8 +177,8 @@ def disagreement(reading: Reading, outcome: Outcome) -> str:
         return outcome.problems[0]
     expected = list(reading.messages)
     handshake = expected.pop() if reading.end is End.UPGRADED else None
-    wanted = [(m.start[0], _target(m.start[1]), _without_upgrade(m.fields), m.body) for m in expected]
-    got = [(method, target, _without_upgrade(fields), body) for method, target, fields, body in outcome.requests]
+    wanted = [(m.start[0], _target(m.start[1]), m.fields, m.body) for m in expected]
+    got = outcome.requests
     if got != wanted[: len(got)]:
         return "another request than the reference's" if len(got) <= len(wanted) else "more requests"
     refused = outcome.closed and bool(outcome.statuses) and outcome.statuses[-1] >= 400
@@ -204,11 +204,6 @@ def disagreement(reading: Reading, outcome: Outcome) -> str:
     if reading.end is End.CLEAN and outcome.begun != len(got):
         return "a request too many has begun"
     return ""
-
-
-def _without_upgrade(fields: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
-    """An upgrade that is not done means nothing, and may be left out."""
-    return tuple(field for field in fields if field[0] != b"upgrade")
 
 
 def _target(target: bytes) -> bytes:
