@@ -286,6 +286,8 @@ def _known_text(session: InteractiveSession, state: SessionState) -> str:
     if state is SessionState.STARTING or (state is SessionState.READY and not session.upstream_host):
         if session.job_state in (JobState.QUEUED, JobState.HELD):
             return _("The cluster has put this session back into the queue.")
+        if session.upstream_trouble:
+            return clusterwords.trouble_sentence(session)
         if session.server_at is not None:
             return _("Jupyter has started. Waiting for its first answer.")
         return _("A computer was found. Your environment is loading.")

@@ -119,7 +119,12 @@ class Cluster(_Strict):
     host_ca_keys: tuple[str, ...] = ()  # of authorities whose certificates the login hosts may show
     commands_folder: Literal[""] | AbsolutePath = ""  # where qsub lives on the login host: /opt/pbs/bin
     credential: Literal["certificate", "enrolled-key", "password"] = "certificate"
-    reach: Literal["ssh"] = "ssh"
+    reach: Literal["ssh", "ssh-node", "direct"] = "ssh"  # how the portal gets to the server in a job
+    node_ssh_port: int = Field(default=22, ge=1, le=65535)  # the rest of these for reach = "ssh-node" only
+    node_host_keys: tuple[str, ...] = ()  # the keys that execution hosts may show
+    node_host_ca_keys: tuple[str, ...] = ()  # of authorities whose certificates they may show
+    node_known_hosts: Literal[""] | AbsolutePath = ""  # a known_hosts file on the portal's machine
+    listen_on: Literal["socket", "port"] = "socket"  # a Unix socket in the job's folder, or a port of loopback
     listen_address: ListenAddress = ""  # what the server in the job binds to; empty: every interface
     sessions_folder: BelowHome = ".footbridge/sessions"  # below the user's home
     queues: tuple[QueueLimits, ...] = Field(min_length=1)
@@ -164,6 +169,26 @@ class Cluster(_Strict):
         if self.operator and self.credential == "password":
             raise ValueError("an operator cannot be signed in all the time: leave it empty, or use another credential")
         return self
+
+    @model_validator(mode="after")
+    def _execution_hosts_can_be_known(self) -> Self:
+        named = self.node_host_keys or self.node_host_ca_keys or self.node_known_hosts
+        if self.reach == "ssh-node" and not named:
+            raise ValueError(
+                "reach = ssh-node needs node_host_keys, node_host_ca_keys or node_known_hosts: an execution host that"
+                " nobody can verify is not spoken to"
+            )
+        return self
+
+    @property
+    def listens_on_socket(self) -> bool:
+        """Whether servers in jobs listen on a Unix socket."""
+        return self.reach == "ssh-node" and self.listen_on == "socket"
+
+    @property
+    def bind_address(self) -> str:
+        """What the server in a job binds to where it listens on a port; empty: every interface."""
+        return "127.0.0.1" if self.reach == "ssh-node" else self.listen_address
 
     def queue(self, name: str) -> QueueLimits | None:
         """The queue called ``name``."""

@@ -62,6 +62,22 @@ def never_cure(session: InteractiveSession) -> str:
     return _("Stop it and launch again with less.")
 
 
+def trouble_sentence(session: InteractiveSession) -> str:
+    """Why the portal does not get to the computer on which a session's server waits."""
+    words = {
+        "ssh.node_refused": _(
+            "Jupyter has started on %(host)s, but that computer does not let the portal in with your account. "
+            "The administrators must allow it."
+        ),
+        "ssh.node_key_unknown": _(
+            "Jupyter has started on %(host)s, but that computer is not known to the portal, so it does not connect. "
+            "The administrators have been told."
+        ),
+    }
+    found = words.get(session.upstream_trouble, _("Jupyter has started on %(host)s, but the portal cannot get there."))
+    return found % {"host": session.upstream_host}
+
+
 def waiting_sentence(session: InteractiveSession) -> str:
     """Why a session waits in the queue."""
     if session.job_state == JobState.HELD:

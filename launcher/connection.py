@@ -32,12 +32,16 @@ CONNECTION_NAME = "connection.json"
 MAX_BYTES = 4096
 """A connection file is about 250 bytes. A longer one is not ours."""
 VERSION = 1
+LONGEST_SOCKET_PATH = 107
+"""Linux takes no more bytes."""
 
 Flavor = Literal["identity", "token"]
 """How the server takes the secret: in our own header (jupyter_server 2), or as Jupyter's token (older
 ones)."""
 
 _KEYS = frozenset({"version", "session", "host", "port", "base_url", "flavor", "pid", "server"})
+_SOCKET_KEYS = _KEYS - {"port"} | {"socket"}
+_SOCKET = re.compile(r"(?:/(?!\.{1,2}/)[A-Za-z0-9._+=@,-]+)*/fb\.[A-Za-z0-9]{8}/server\.sock")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})")
 _BASE_URL = re.compile(r"/(?:[A-Za-z0-9._~-]+/)*")
 _SERVER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
@@ -48,7 +52,8 @@ class ConnectionRejected(FootbridgeError):
     """A connection file that is not to be believed.
 
     ``code`` is one of connection.too_large, connection.not_json, connection.wrong_shape,
-    connection.wrong_version, connection.wrong_session, connection.wrong_port, connection.wrong_host;
+    connection.wrong_version, connection.wrong_session, connection.wrong_port, connection.wrong_socket,
+    connection.wrong_host;
     ``params["key"]`` names the key where one is to blame. ``detail`` holds nothing of the file but a host
     that has passed the pattern of host names.
     """
@@ -61,26 +66,31 @@ class Connection:
     """Where the server inside a job listens. ``host`` is the scheduler's name for it, never the job's."""
 
     host: str
-    port: int
+    port: int  # 0: it listens on a socket
     base_url: str
     flavor: Flavor
     server: str  # for people and the log: "jupyter_server 2.21.1"
+    socket: str = ""  # the path of a Unix socket on ``host``
 
 
-def parse_connection(data: bytes, *, session_id: str, execution_hosts: Sequence[str]) -> Connection:
+def parse_connection(
+    data: bytes, *, session_id: str, execution_hosts: Sequence[str], may_be_socket: bool = False
+) -> Connection:
     """The connection in ``data``, for a job that the scheduler says runs on ``execution_hosts``.
 
-    Raises ConnectionRejected, and nothing else, whatever ``data`` is.
+    ``may_be_socket``: its cluster is reached in a way that leads to Unix sockets. Raises ConnectionRejected, and
+    nothing else, whatever ``data`` is.
     """
     entries = _entries(data)
-    if set(entries) != _KEYS:
+    is_socket = may_be_socket and "socket" in entries
+    if set(entries) != (_SOCKET_KEYS if is_socket else _KEYS):
         raise ConnectionRejected("keys are missing or unknown")
     if _whole(entries, "version") != VERSION:
         raise ConnectionRejected("another version of the file", code="connection.wrong_version")
     if _text(entries, "session", re.compile(r"[a-z0-9]{1,64}")) != session_id:
         raise ConnectionRejected("the file of another session", code="connection.wrong_session")
-    port = _whole(entries, "port")
-    if not 1024 <= port <= 65535:
+    port = 0 if is_socket else _whole(entries, "port")
+    if not is_socket and not 1024 <= port <= 65535:
         raise ConnectionRejected("no port above 1023", code="connection.wrong_port", params={"key": "port"})
     if _whole(entries, "pid") < 1:
         raise ConnectionRejected("no process id", params={"key": "pid"})
@@ -91,6 +101,7 @@ def parse_connection(data: bytes, *, session_id: str, execution_hosts: Sequence[
         base_url=_text(entries, "base_url", _BASE_URL),
         flavor="identity" if flavor == "identity" else "token",
         server=_text(entries, "server", _SERVER),
+        socket=_socket(entries["socket"]) if is_socket else "",
     )
 
 
@@ -135,6 +146,14 @@ def _text(entries: Mapping[str, object], key: str, pattern: re.Pattern[str]) -> 
     value = entries[key]
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise ConnectionRejected(f"{key} is not what it should be", params={"key": key})
+    return value
+
+
+def _socket(value: object) -> str:
+    """A socket in a folder as job scripts make them. The portal shall not be led to any other one on the host."""
+    if not isinstance(value, str) or len(value) > LONGEST_SOCKET_PATH or not _SOCKET.fullmatch(value):
+        detail = "no socket in a folder of a job"
+        raise ConnectionRejected(detail, code="connection.wrong_socket", params={"key": "socket"})
     return value
 
 

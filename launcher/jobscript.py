@@ -52,6 +52,7 @@ class ScriptContext:
     choices: LaunchChoices
     idle_stop_seconds: int  # the job's own rule, for when the portal is away (launcher.idle); 0: never
     portal_name: str
+    listen_on_socket: bool = False  # instead of a port
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ def session_files(context: ScriptContext, secret: str) -> tuple[SessionFile, ...
         "session": context.session_id,
         "base_url": context.base_url,
         "listen_address": context.listen_address,
+        "listen_on_socket": context.listen_on_socket,
         "idle_stop_seconds": context.idle_stop_seconds,
         "portal_name": context.portal_name,
         "secret_header": SECRET_HEADER,

@@ -76,6 +76,8 @@ class InteractiveSession(models.Model):
     base_url = models.CharField(max_length=64, default="/")
     upstream_host = models.CharField(max_length=255, blank=True)
     upstream_port = models.PositiveIntegerField(null=True, blank=True)
+    upstream_socket = models.CharField(max_length=107, blank=True)  # a Unix socket on the host, instead of the port
+    upstream_trouble = models.CharField(max_length=64, blank=True)  # why the way there was closed at the last look
     upstream_flavor = models.CharField(max_length=16, blank=True)
     upstream_server = models.CharField(max_length=64, blank=True)
     secret_encrypted = models.BinaryField(blank=True, default=b"")

@@ -164,7 +164,7 @@ def target_of(session: InteractiveSession) -> Target | None:
     cluster = clusters().get(session.cluster)
     if session.state != SessionState.READY or cluster is None:
         return None
-    if not session.upstream_host or session.upstream_port is None:
+    if not session.upstream_host or (session.upstream_port is None and not session.upstream_socket):
         return None
     try:
         secret = sealing.unseal(session.secret_encrypted)
@@ -175,7 +175,8 @@ def target_of(session: InteractiveSession) -> Target | None:
         cluster=cluster,
         username=session.username,
         host=session.upstream_host,
-        port=session.upstream_port,
+        port=session.upstream_port or 0,
+        socket=session.upstream_socket,
         base_url=session.base_url,
         flavor="identity" if session.upstream_flavor == "identity" else "token",
         secret=secret,

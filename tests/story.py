@@ -79,7 +79,7 @@ def events_of(session: InteractiveSession) -> list[str]:
 def local_port(session: InteractiveSession) -> Iterator[int]:
     """A port of this machine behind which is the session's server, through the tunnel that the proxy would use."""
     host, port = session.upstream_host, session.upstream_port
-    assert port is not None
+    assert port is not None or session.upstream_socket
     cluster = clusters()[session.cluster]
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,7 +92,12 @@ def local_port(session: InteractiveSession) -> Iterator[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there = asyncio.StreamReader()
         transport, protocol = await hands().tunnel(
-            cluster, session.username, host, port, lambda: asyncio.StreamReaderProtocol(there)
+            cluster,
+            session.username,
+            host,
+            port or 0,
+            lambda: asyncio.StreamReaderProtocol(there),
+            socket=session.upstream_socket,
         )
         try:
             far = asyncio.StreamWriter(transport, protocol, there, asyncio.get_running_loop())

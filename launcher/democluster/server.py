@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import re
 from collections.abc import Coroutine
 from typing import Any
 
@@ -17,6 +18,8 @@ from launcher.democluster.faults import Login as LoginFault
 from launcher.democluster.login import Login
 from launcher.democluster.settings import DemoSettings
 from launcher.democluster.sftp import sftp_factory
+
+_JOB_SOCKET = re.compile(r"/[A-Za-z0-9._+=@,/-]*/fb\.[A-Za-z0-9]{8}/server\.sock")
 
 
 class LoginServer(asyncssh.SSHServer):
@@ -83,6 +86,14 @@ class LoginServer(asyncssh.SSHServer):
         if node:
             self._host.add_tunnel(node, forwarder)
         return forwarder
+
+    def unix_connection_requested(self, dest_path: str) -> bool:
+        """A tunnel to a socket that a job has made: all nodes are this machine, and the login host plays them."""
+        if not _JOB_SOCKET.fullmatch(dest_path):
+            raise asyncssh.ChannelOpenError(
+                asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "This demonstration leads to sockets of jobs only"
+            )
+        return True
 
 
 def _is_loopback(host: str) -> bool:

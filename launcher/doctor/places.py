@@ -10,6 +10,7 @@ import re
 import secrets
 from collections.abc import Sequence
 
+from launcher.doctor import datapath
 from launcher.doctor.findings import Said, broken, doubtful, fine, one_line, skipped
 from launcher.doctor.visit import REASON, Visit
 from launcher.schedulers.base import SchedulerError
@@ -162,6 +163,10 @@ def sessions_folder(visit: Visit) -> Said:
 def forwarding(visit: Visit) -> Said:
     """The portal gets through the login host to an execution host."""
     host = _execution_host(visit)
+    if visit.cluster.reach == "ssh-node":
+        return datapath.to_node(visit, host)
+    if visit.cluster.reach == "direct":
+        return datapath.by_tcp(visit, host)
 
     async def probe() -> None:
         transport, _protocol = await visit.hands.tunnel(

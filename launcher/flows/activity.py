@@ -138,7 +138,13 @@ class _Home:
 async def ask_jupyter(target: Target) -> list[Answer]:
     """The answers to ``PATHS``, over one connection. Raises UpstreamError, SSHError, NotUnderstood."""
     transport, protocol = await hands().tunnel(
-        target.cluster, target.username, target.host, target.port, lambda: Connection(_Home()), reason="activity"
+        target.cluster,
+        target.username,
+        target.host,
+        target.port,
+        lambda: Connection(_Home()),
+        socket=target.socket,
+        reason="activity",
     )
     try:
         if not isinstance(protocol, Connection):

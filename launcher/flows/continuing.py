@@ -68,7 +68,12 @@ async def _open_notebooks(target: Target) -> bytes:
     cluster: Cluster = target.cluster
     reader = asyncio.StreamReader(limit=_MAX_HEAD_BYTES)
     transport, _ = await hands().tunnel(
-        cluster, target.username, target.host, target.port, lambda: asyncio.StreamReaderProtocol(reader)
+        cluster,
+        target.username,
+        target.host,
+        target.port,
+        lambda: asyncio.StreamReaderProtocol(reader),
+        socket=target.socket,
     )
     try:
         headers = {"Host": "footbridge", "Connection": "close", **secret_headers(target.flavor, target.secret)}

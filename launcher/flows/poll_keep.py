@@ -107,6 +107,6 @@ def _kept(answers: Mapping[str, Answer]) -> dict[str, InteractiveSession]:
 def _record_server(session: InteractiveSession, started: Started) -> None:
     if session.state == SessionState.READY and not started.answered:
         return
-    services.record_server(session.id, started.connection)
+    services.record_server(session.id, started.connection, trouble=started.trouble)
     if started.answered:
         services.record_ready(session.id)

@@ -286,20 +286,24 @@ def insist(app, section):
 
 
 def use_free_port(app, server, flavor):
-    """Let the kernel choose the port when it is bound, and tell the portal once the server runs.
+    """Let the kernel choose the port when it is bound, or bind a socket, and tell the portal once the server runs.
 
     jupyter_server 2 looks for a free port, closes it and binds it later: in between another program may take it.
     Older servers bind port 0 and go on saying 0. Here the port is bound once, early, and kept.
     """
     from tornado.httpserver import HTTPServer
     from tornado.ioloop import IOLoop
-    from tornado.netutil import bind_sockets
+    from tornado.netutil import bind_sockets, bind_unix_socket
     from tornado.tcpserver import TCPServer
 
     init_webapp, listen, add_sockets = app.init_webapp, TCPServer.listen, TCPServer.add_sockets
     bound = []
 
     def bind_first():
+        path = socket_path()
+        if path:
+            bound.append(bind_unix_socket(path, mode=0o600))
+            return init_webapp()
         bound.extend(bind_sockets(0, app.ip))
         app.port = bound[0].getsockname()[1]
         return init_webapp()
@@ -317,9 +321,10 @@ def use_free_port(app, server, flavor):
     def add_and_tell(self, sockets):
         sockets = list(sockets)
         result = add_sockets(self, sockets)
-        ports = [s.getsockname()[1] for s in sockets if s.family in (socket.AF_INET, socket.AF_INET6)]
-        if ports and is_jupyter(self):
-            IOLoop.current().add_callback(tell_portal, app, ports[0], server, flavor)
+        places = [("port", s.getsockname()[1]) for s in sockets if s.family in (socket.AF_INET, socket.AF_INET6)]
+        places += [("socket", s.getsockname()) for s in sockets if s.family == socket.AF_UNIX]
+        if places and is_jupyter(self):
+            IOLoop.current().add_callback(tell_portal, app, places[0], server, flavor)
         return result
 
     app.init_webapp = bind_first
@@ -328,18 +333,37 @@ def use_free_port(app, server, flavor):
         app._find_http_port = lambda: None
 
 
-def tell_portal(app, port, server, flavor):
-    """Write the connection file, complete or not at all. Called when the server's loop runs."""
-    app.port = port
-    try:
-        app.write_server_info_file()  # "jupyter server list" in a terminal shows the true port
-    except Exception:
-        traceback.print_exc()
+def socket_path():
+    """Where to listen so that no port is open on the network; empty where a port of loopback is wanted instead.
+
+    The folder is the job's own, local and closed to others. Where its name is too long for a socket, a port has to do.
+    """
+    path = os.path.join(os.environ.get("JUPYTER_RUNTIME_DIR", ""), "server.sock")
+    if not SETTINGS["listen_on_socket"]:
+        return ""
+    if not path.startswith("/") or len(path.encode("utf-8")) > LONGEST_SOCKET_PATH:
+        sys.stdout.write("The server listens on a port, because the name of its folder is too long for a socket.\n")
+        return ""
+    return path
+
+
+def tell_portal(app, place, server, flavor):
+    """Write the connection file, complete or not at all. Called when the server's loop runs.
+
+    ``place``: ("port", number) or ("socket", path).
+    """
+    kind, where = place
+    if kind == "port":
+        app.port = where
+        try:
+            app.write_server_info_file()  # "jupyter server list" in a terminal shows the true port
+        except Exception:
+            traceback.print_exc()
     connection = {
         "version": 1,
         "session": SETTINGS["session"],
         "host": os.environ.get("FOOTBRIDGE_HOST") or socket.gethostname(),
-        "port": port,
+        kind: where,
         "base_url": app.base_url,
         "flavor": flavor,
         "pid": os.getpid(),

@@ -226,6 +226,6 @@ def same_place(one: Target | None, other: Target | None) -> bool:
     return (
         one is not None
         and other is not None
-        and (one.host, one.port, one.username, one.cluster.id)
-        == (other.host, other.port, other.username, other.cluster.id)
+        and (one.host, one.port, one.socket, one.username, one.cluster.id)
+        == (other.host, other.port, other.socket, other.username, other.cluster.id)
     )

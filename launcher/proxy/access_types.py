@@ -36,6 +36,7 @@ class Target:
     base_url: str  # begins and ends with "/"
     flavor: Literal["identity", "token"]  # how the server takes the secret
     secret: str = field(repr=False)
+    socket: str = ""  # the Unix socket on the execution host, where it listens on one; the port is 0 then
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Ways to a server inside a job: through the login host by SSH, or straight to it.
+"""Ways to a server inside a job, in the shape the pool of upstream connections wants.
 
 Each is a callable that opens a transport and sets a protocol on it; the pool in ``upstream`` knows no more than that.
 """
@@ -11,11 +11,11 @@ from collections.abc import Callable
 from launcher.proxy.access_types import Target
 from launcher.proxy.connection import Connection
 from launcher.ssh.pool import Pool
-from launcher.ssh.tunnel import open_tunnel
+from launcher.ssh.ways import open_way
 
 
 class SSHDial:
-    """A channel of the user's own SSH connection to the login host. Raises errors of ``launcher.ssh.errors``."""
+    """As the target's cluster is reached, mostly by the user's own SSH. Raises errors of ``launcher.ssh.errors``."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -23,8 +23,16 @@ class SSHDial:
     async def __call__(
         self, target: Target, protocol_factory: Callable[[], Connection], /
     ) -> tuple[asyncio.Transport, asyncio.Protocol]:
-        connection = await self._pool.connection(target.cluster, target.username, reason="proxy")
-        return await open_tunnel(connection, target.host, target.port, protocol_factory)
+        return await open_way(
+            self._pool,
+            target.cluster,
+            target.username,
+            target.host,
+            target.port,
+            protocol_factory,
+            socket=target.socket,
+            reason="proxy",
+        )
 
     async def aclose(self) -> None:
         """Close the SSH connections."""

@@ -181,7 +181,7 @@ class UpstreamPool:
 
     @staticmethod
     def _key(session_id: str, target: Target) -> tuple[object, ...]:
-        return (session_id, target.cluster.id, target.username, target.host, target.port)
+        return (session_id, target.cluster.id, target.username, target.host, target.port, target.socket)
 
     @staticmethod
     def _is_left_alone(slot: _Slot) -> bool:

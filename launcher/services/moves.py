@@ -41,6 +41,7 @@ def end(
     session.claim, session.claimed_at = "", None
     session.unreachable_since, session.unreachable_code = None, ""
     session.upstream_host, session.upstream_port = "", None
+    session.upstream_socket = session.upstream_trouble = ""
     session.save()
     session.grants.filter(revoked_at__isnull=True).update(revoked_at=session.ended_at)
     session.visits.filter(ended_at=None, expires_at__gt=session.ended_at).update(ended_at=session.ended_at)

@@ -149,6 +149,7 @@ def _forget_place(session: InteractiveSession) -> None:
     """Another person's server may listen there soon, and must not get the session's secret."""
     session.started_at = session.server_at = session.ready_at = None
     session.upstream_host, session.upstream_port = "", None
+    session.upstream_socket = session.upstream_trouble = ""
     session.active_at = session.activity_check_at = session.idle_stop_at = None
     dispatch.drop_access(session_id=session.id)
 
@@ -215,14 +216,15 @@ def record_clusters_gone(known: Collection[str]) -> None:
     record_unreachable(list(rows.exclude(cluster__in=known).values_list("pk", flat=True)))
 
 
-def record_server(session_id: str, connection: Connection) -> None:
-    """The job's server wrote where it listens."""
+def record_server(session_id: str, connection: Connection, *, trouble: str = "") -> None:
+    """The job's server wrote where it listens. ``trouble``: the code of what keeps the portal from getting there."""
     with transaction.atomic():
         session = InteractiveSession.objects.select_for_update().get(pk=session_id)
         has_no_place = session.state == SessionState.READY and not session.upstream_host
         if session.state != SessionState.STARTING and not has_no_place:
             return
-        session.upstream_host, session.upstream_port = connection.host, connection.port
+        session.upstream_host, session.upstream_port = connection.host, connection.port or None
+        session.upstream_socket, session.upstream_trouble = connection.socket, trouble
         session.upstream_flavor, session.upstream_server = connection.flavor, connection.server[:64]
         session.server_at = session.server_at or now()
         session.save()
@@ -237,6 +239,7 @@ def record_ready(session_id: str) -> None:
         if not is_back and not move(session, SessionState.READY):
             return
         session.ready_at = now()
+        session.upstream_trouble = ""
         session.save()
         seconds = round((session.ready_at - session.created_at).total_seconds(), 3)
         record(events.SessionReady(seconds_since_launch=seconds), actor=session.username, session_id=session.id)

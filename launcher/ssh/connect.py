@@ -117,7 +117,7 @@ async def connect(
             )
         else:
             connection.set_extra_info(**{_LOGIN_HOST: login_host})
-            await _settle(connection)
+            await settle(connection)
             return connection
     raise Unreachable(f"{cluster.id} has no login host")
 
@@ -125,6 +125,11 @@ async def connect(
 def login_host_of(connection: asyncssh.SSHClientConnection) -> str:
     """The entry of ``Cluster.login_hosts`` that a connection made by ``connect`` leads to."""
     return str(connection.get_extra_info(_LOGIN_HOST, ""))
+
+
+def login_options(options: Mapping[str, object], *, username: str, timeout_seconds: float) -> dict[str, object]:
+    """A credential's ``options``, with those that no credential may loosen."""
+    return {**_NO_LOGIN, **options, **_FIXED_OPTIONS, "username": username, "login_timeout": timeout_seconds}
 
 
 async def _connect_to(
@@ -151,20 +156,16 @@ async def _connect_to(
                 port,
                 sock=sock,
                 **{
-                    **_NO_LOGIN,
-                    **options,
-                    **_FIXED_OPTIONS,
+                    **login_options(options, username=username, timeout_seconds=timeout_seconds),
                     "client_factory": client_factory,
                     "known_hosts": host_keys,
-                    "username": username,
-                    "login_timeout": timeout_seconds,
                 },
             )
     except TimeoutError:
         raise TimedOut(f"{login_host} accepted a connection and then said nothing for {timeout_seconds:g} s") from None
     except (asyncssh.Error, OSError, ValueError) as error:
         expired = any(isinstance(client, PasswordClient) and client.must_change_password for client in clients)
-        raise _translated(error, login_host, expired=expired) from None
+        raise translated(error, login_host, expired=expired) from None
     finally:
         # Once a client exists the socket belongs to asyncssh's transport, which closes it; until then it is
         # ours.
@@ -206,7 +207,7 @@ async def _dial(host: str, port: int, timeout_seconds: float) -> socket.socket:
     raise Unreachable(f"{host}, port {port}: {problem}")
 
 
-async def _settle(connection: asyncssh.SSHClientConnection) -> None:
+async def settle(connection: asyncssh.SSHClientConnection) -> None:
     """Run one command that does nothing.
 
     OpenSSH's sshd switches Nagle's algorithm off only once a command has been started; a connection that does
@@ -223,13 +224,13 @@ def _host_keys(
 ) -> tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey], list[asyncssh.SSHKey]]:
     """Trusted keys, trusted authorities and revoked keys (none), as asyncssh takes them for any host."""
     return (
-        _public_keys(cluster.id, "host_keys", cluster.host_keys),
-        _public_keys(cluster.id, "host_ca_keys", cluster.host_ca_keys),
+        public_keys(cluster.id, "host_keys", cluster.host_keys),
+        public_keys(cluster.id, "host_ca_keys", cluster.host_ca_keys),
         [],
     )
 
 
-def _public_keys(cluster_id: str, name: str, lines: Iterable[str]) -> list[asyncssh.SSHKey]:
+def public_keys(cluster_id: str, name: str, lines: Iterable[str]) -> list[asyncssh.SSHKey]:
     keys = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -242,7 +243,7 @@ def _public_keys(cluster_id: str, name: str, lines: Iterable[str]) -> list[async
     return keys
 
 
-def _translated(error: Exception, login_host: str, *, expired: bool = False) -> SSHError:
+def translated(error: Exception, login_host: str, *, expired: bool = False) -> SSHError:
     """Our error for one of asyncssh's or the system's while connecting. The words hold no secret."""
     words = f"{login_host}: {_words(error)}"
     if isinstance(error, asyncssh.HostKeyNotVerifiable):

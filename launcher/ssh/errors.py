@@ -7,6 +7,8 @@ SSHError
 ├── LoginRefused       the login host does not accept this credential
 ├── HostKeyChanged     the login host shows a key that the clusters file does not name: stop, tell an administrator
 ├── TunnelRefused      the login host could not open a channel to the execution host (transient)
+├── NodeRefused        the execution host does not let this user in by SSH
+├── NodeKeyUnknown     the execution host shows a key that nobody has vouched for
 └── RemoteFileError    a file operation failed; ``code`` says how (missing, denied, full, not a folder…)
 """
 
@@ -59,6 +61,18 @@ class TunnelRefused(SSHError):
 
     code = "ssh.tunnel_refused"
     transient = True
+
+
+class NodeRefused(SSHError):
+    """The execution host does not accept this user: not at all, or not without a job of theirs there."""
+
+    code = "ssh.node_refused"
+
+
+class NodeKeyUnknown(SSHError):
+    """The execution host showed a key that neither the clusters file nor the known hosts name."""
+
+    code = "ssh.node_key_unknown"
 
 
 class RemoteFileError(SSHError):

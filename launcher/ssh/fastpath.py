@@ -9,6 +9,7 @@ in ``TESTED_VERSIONS`` only, and only after ``fastpath_check`` has passed in thi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import socket
 import struct
@@ -54,6 +55,7 @@ class TunedConnection(SSHClientConnection):
 
     _keepalive_reset_at = 0.0  # the loop's time
     _is_congested = False
+    _write_line: Callable[[bytes], None]
     _waiting: dict[Channel, None]  # channels that hold data the far side would take, in the order of their turns
     tuned_packets_sent = 0
     tuned_packets_received = 0
@@ -252,6 +254,11 @@ class TunedConnection(SSHClientConnection):
         channel._flush_send_buf()
         return False
 
+    def _send(self, data: bytes) -> None:
+        if self._transport is not None:
+            with contextlib.suppress(ConnectionError):
+                self._write_line(data)
+
     def _send_sealed(self, cipher: KeyedGCM, packet: bytes) -> None:
         self._send(cast(bytes, cipher.seal(packet)))
         self._send_seq = (self._send_seq + 1) & 0xFFFFFFFF
@@ -294,6 +301,10 @@ def tune(connection: asyncssh.SSHClientConnection) -> bool:
     connection.take_over_keys()
     connection._waiting = {}
     transport.set_write_buffer_limits(high=_CONGESTED_BYTES)
+    if isinstance(transport, SSHTCPChannel):  # it goes through another connection
+        connection._write_line = writer(transport)
+        return True
+    connection._write_line = transport.write
     sock = transport.get_extra_info("socket")
     if sock is not None:  # what the kernel holds back waits as well
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _CONGESTED_BYTES)

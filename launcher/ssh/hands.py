@@ -12,11 +12,12 @@ from contextlib import asynccontextmanager
 
 from launcher.clusters import Cluster
 from launcher.schedulers.base import Command, CommandResult
-from launcher.ssh import commands, tunnel
+from launcher.ssh import commands
 from launcher.ssh.budget import LONGEST_WAIT_SECONDS, Budget, Turns
 from launcher.ssh.connect import login_host_of
 from launcher.ssh.files import RemoteFiles, open_files
 from launcher.ssh.pool import Pool
+from launcher.ssh.ways import open_way
 
 
 def budget_host(cluster: Cluster, login_host: str) -> str:
@@ -74,10 +75,8 @@ class Hands:
         port: int,
         protocol_factory: Callable[[], asyncio.Protocol],
         *,
+        socket: str = "",
         reason: str = "",
     ) -> tuple[asyncio.Transport, asyncio.Protocol]:
-        """A tunnel to ``host:port`` as seen from the login host."""
-        connection = await self.pool.connection(cluster, username, reason=reason)
-        return await tunnel.open_tunnel(
-            connection, host, port, protocol_factory, timeout_seconds=cluster.connect_timeout_seconds
-        )
+        """The way to ``port`` of the execution host ``host``, or to the Unix ``socket`` there."""
+        return await open_way(self.pool, cluster, username, host, port, protocol_factory, socket=socket, reason=reason)

@@ -1,5 +1,5 @@
 """Connections that stay open, one (rarely more) per cluster and user, shared by everything this process does
-as that user.
+as that user; and where the cluster is reached so, further ones through them to the execution hosts of the user's jobs.
 
 A pool belongs to one event loop. It dials at most once at a time per user, holds off after failures instead
 of letting every caller wait for the same timeout, closes what nobody uses, and replaces what broke. It never
@@ -25,12 +25,14 @@ from launcher.ssh import fastpath, fastpath_check
 from launcher.ssh.channels import channels_of
 from launcher.ssh.connect import connect
 from launcher.ssh.credentials import Credential
-from launcher.ssh.errors import HostKeyChanged, LoginRefused, SSHError, Unreachable
+from launcher.ssh.errors import HostKeyChanged, LoginRefused, NodeKeyUnknown, SSHError, Unreachable
+from launcher.ssh.nodes import connect_node
 from portal.clock import now
 
 _FIRST_WAIT_SECONDS = 0.4
 _LONGEST_WAIT_SECONDS = 30.0
 _SETTLED_AFTER_SECONDS = 60.0
+_NODE_IDLE_SECONDS = 30.0
 _random = random.SystemRandom()
 
 
@@ -120,35 +122,39 @@ class Pool:
         self._companion = companion
         self._fast_path = fast_path
         self._companion_task: asyncio.Task[None] | None = None
-        self._places: dict[tuple[str, str], _Place] = {}
+        self._places: dict[tuple[str, str, str], _Place] = {}  # by cluster, user, and execution host or ""
+        self._jumps: set[asyncio.Task[None]] = set()
         self._clusters: dict[str, _BackOff] = {}
         self._dialling = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def connection(self, cluster: Cluster, username: str, *, reason: str = "") -> asyncssh.SSHClientConnection:
-        """A living connection as ``username``. It stays the pool's: use it, do not close it.
+    async def connection(
+        self, cluster: Cluster, username: str, *, node: str = "", reason: str = ""
+    ) -> asyncssh.SSHClientConnection:
+        """A living connection as ``username``, to a login host or through it to the execution host ``node``.
 
-        Raises what ``connect`` raises. After a failure the same error comes back at once until the next try
-        is due: for the whole cluster if nobody was there or the key was wrong, for this user alone otherwise.
+        It stays the pool's: use it, do not close it. Raises what ``connect`` and ``connect_node`` raise. After a
+        failure the same error comes back at once until the next try is due: for the whole cluster if no login host was
+        there or its key was wrong, for this user alone (at this execution host) otherwise.
         """
         self._check_loop()
         while True:
-            place = self._places.setdefault((cluster.id, username), _Place())
-            found = self._usable(place) or await self._dial(place, cluster, username, reason)
+            place = self._places.setdefault((cluster.id, username, node), _Place())
+            found = self._usable(place) or await self._dial(place, cluster, username, node, reason)
             if found is not None:
                 return found
 
     async def _dial(
-        self, place: _Place, cluster: Cluster, username: str, reason: str
+        self, place: _Place, cluster: Cluster, username: str, node: str, reason: str
     ) -> asyncssh.SSHClientConnection | None:
         """A new connection; ``None`` where ``close_user`` came in between, so that what it took back is not used."""
         async with place.lock:  # of callers racing for the same user, one dials and the others take what it got
             found = self._usable(place)
             if found is not None:
                 return found
-            if self._places.get((cluster.id, username)) is not place:
+            if self._places.get((cluster.id, username, node)) is not place:
                 return None
             whole_cluster = self._clusters.setdefault(cluster.id, _BackOff())
             whole_cluster.check()
@@ -161,11 +167,15 @@ class Pool:
             self._make_room()
             self._dialling += 1
             try:
-                connection = await connect(cluster, username, self._credential_for(cluster), reason=reason)
+                if node:
+                    connection = await self._jump(cluster, username, node, reason)
+                else:
+                    connection = await connect(cluster, username, self._credential_for(cluster), reason=reason)
                 if self._fast_path:
                     await fastpath_check.problem()
             except (Unreachable, HostKeyChanged) as error:
-                whole_cluster.failed(error)
+                if not node:  # the login host's own failure is known already
+                    whole_cluster.failed(error)
                 await self._tell(cluster, username, error)
                 raise
             except SSHError as error:
@@ -179,16 +189,39 @@ class Pool:
                 raise Unreachable("the pool was closed")
             self._clusters[cluster.id] = _BackOff()
             place.back_off = _BackOff()
-            if self._places.get((cluster.id, username)) is not place:
+            if self._places.get((cluster.id, username, node)) is not place:
                 connection.abort()
                 return None
             self._take_in(place, cluster, connection)
             return connection
 
+    async def _jump(self, cluster: Cluster, username: str, node: str, reason: str) -> asyncssh.SSHClientConnection:
+        """On to an execution host. A way through is a channel of the connection it goes through."""
+        login = await self.connection(cluster, username, reason=reason)
+        channels = channels_of(login)
+        channels.tunnel_opened()
+        try:
+            credential = self._credential_for(cluster)
+            connection = await connect_node(cluster, login, username, node, credential, reason=reason)
+        except BaseException:
+            channels.tunnel_closed()
+            raise
+
+        async def wait() -> None:
+            try:
+                await connection.wait_closed()
+            finally:
+                channels.tunnel_closed()
+
+        task = asyncio.create_task(wait(), name="ssh jump")
+        self._jumps.add(task)
+        task.add_done_callback(self._jumps.discard)
+        return connection
+
     def adopt(self, cluster: Cluster, username: str, connection: asyncssh.SSHClientConnection) -> None:
         """Take over a connection that was made as ``username`` by other means, their password for one."""
         self._check_loop()
-        place = self._places.setdefault((cluster.id, username), _Place())
+        place = self._places.setdefault((cluster.id, username, ""), _Place())
         place.back_off, place.adopted_at = _BackOff(), time.monotonic()
         self._take_in(place, cluster, connection)
 
@@ -203,6 +236,8 @@ class Pool:
             self._companion_task = asyncio.create_task(self._companion(self), name="ssh pool companion")
 
     async def _tell(self, cluster: Cluster, username: str, error: SSHError) -> None:
+        if isinstance(error, NodeKeyUnknown):  # administrators hear of it as of a login host's
+            error = HostKeyChanged(error.detail, params={"login_host": str(error.params.get("node", ""))})
         if self._refused is not None and isinstance(error, (LoginRefused, HostKeyChanged)):
             await self._refused(cluster, username, error)
 
@@ -215,7 +250,7 @@ class Pool:
         """
         self._check_loop()
         known = {cluster.id: cluster for cluster in clusters}
-        for (cluster_id, username), place in list(self._places.items()):
+        for (cluster_id, username, _node), place in list(self._places.items()):
             is_settled = place.adopted_at < time.monotonic() - _SETTLED_AFTER_SECONDS
             if cluster_id in known and is_settled and not await may_connect(known[cluster_id], username):
                 await self.close_user(cluster_id, username)
@@ -224,7 +259,7 @@ class Pool:
         """What is open to this cluster, and what went wrong last. Answers from memory; safe from any
         thread.
         """
-        places = [place for (place_cluster, _), place in list(self._places.items()) if place_cluster == cluster_id]
+        places = [place for key, place in list(self._places.items()) if key[0] == cluster_id]
         living = [
             connection for place in places for connection in list(place.connections) if not connection.is_closed()
         ]
@@ -240,8 +275,8 @@ class Pool:
     async def close_user(self, cluster_id: str, username: str) -> None:
         """Close this user's connections with every tunnel over them, and forget past failures."""
         self._check_loop()
-        place = self._places.pop((cluster_id, username), None)
-        if place is not None:
+        for key in [key for key in self._places if key[:2] == (cluster_id, username)]:
+            place = self._places.pop(key)
             await _close(place.connections)
             place.connections.clear()
 
@@ -300,9 +335,10 @@ class Pool:
     async def _sweep(self) -> None:
         """Drop what broke, close what nobody used for long, forget users who have nothing open."""
         while True:
-            await asyncio.sleep(min(30.0, self._idle_seconds / 4))
-            oldest = time.monotonic() - self._idle_seconds
+            await asyncio.sleep(min(15.0, self._idle_seconds / 4))
             for key, place in list(self._places.items()):
+                idle_seconds = min(self._idle_seconds, _NODE_IDLE_SECONDS) if key[2] else self._idle_seconds
+                oldest = time.monotonic() - idle_seconds
                 for connection in list(place.connections):
                     channels = channels_of(connection)
                     if connection.is_closed():

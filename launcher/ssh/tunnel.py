@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
-from typing import cast
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, cast
 
 import asyncssh
 
 from launcher.ssh.channels import Channels, channels_of, opened
 from launcher.ssh.errors import TunnelRefused, Unreachable
-from launcher.ssh.fastpath import writer
+from launcher.ssh.fastpath import Channel, writer
 from launcher.ssh.inbox import Arrival, Closed, EndOfData, Inbox
 
 WINDOW_BYTES = 2 * 1024 * 1024
@@ -37,7 +37,8 @@ async def open_tunnel(
     *,
     timeout_seconds: float = 10.0,
 ) -> tuple[asyncio.Transport, asyncio.Protocol]:
-    """Open a direct-tcpip channel to ``host:port``, as seen from the login host, and set the protocol on it.
+    """Open a channel to ``host:port``, as seen from the other end, and set the protocol on it. Where ``host`` is an
+    absolute path, to the Unix socket there.
 
     ``connection_made`` is called before this returns and before any data. Raises TunnelRefused (nobody
     listens there, or forwarding is forbidden: ``ssh.forwarding_prohibited``), TimedOut, Unreachable (the
@@ -45,30 +46,28 @@ async def open_tunnel(
     """
     channels = channels_of(connection)
     session = _Session(asyncio.get_running_loop(), (host, port), protocol_factory(), channels)
-    opening = connection.create_connection(
-        lambda: session,
-        host,
-        port,
-        "127.0.0.1",
-        0,
-        encoding=None,
-        window=WINDOW_BYTES,
-        max_pktsize=_PACKET_BYTES,
-    )
+    is_socket = host.startswith("/")
+    place = f"the socket {host}" if is_socket else f"{host}, port {port}"
+    options: dict[str, Any] = {"encoding": None, "window": WINDOW_BYTES, "max_pktsize": _PACKET_BYTES}
+    opening: Coroutine[Any, Any, tuple[Channel, object]]
+    if is_socket:
+        opening = connection.create_unix_connection(lambda: cast(Any, session), host, **options)
+    else:
+        opening = connection.create_connection(lambda: session, host, port, "127.0.0.1", 0, **options)
     channels.opening += 1  # so that those who ask at the same moment do not all choose this connection
     try:
         await opened(
             opening,
             timeout_seconds=timeout_seconds,
             give_back=lambda pair: pair[0].abort(),
-            what=f"a channel to {host}, port {port}",
+            what=f"a channel to {place}",
         )
     except asyncssh.ChannelOpenError as error:
         if connection.is_closed():
             raise Unreachable(error.reason) from None
         forbidden = error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
         raise TunnelRefused(
-            f"{host}, port {port}: {error.reason}",
+            f"{place}: {error.reason}",
             code="ssh.forwarding_prohibited" if forbidden else "",
             params={"host": host, "port": port},
         ) from None
@@ -91,7 +90,7 @@ class TunnelTransport(asyncio.Transport):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        channel: asyncssh.SSHTCPChannel[bytes],
+        channel: Channel,
         peer: tuple[str, int],
         protocol: asyncio.Protocol,
     ) -> None:

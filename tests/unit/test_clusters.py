@@ -97,6 +97,10 @@ def test_a_plain_number_of_memory_means_gibibytes(written: str, mib: int) -> Non
         ('modules = ["-f"]', "clusters.one.modules.0"),
         ('image_folders = ["images"]', "clusters.one.image_folders.0"),
         ('listen_address = "eth0; id"', "clusters.one.listen_address"),
+        ('reach = "carrier-pigeon"', "clusters.one.reach"),
+        ('reach = "ssh-node"', "node_host_keys"),
+        ("node_ssh_port = 0", "clusters.one.node_ssh_port"),
+        ('node_known_hosts = "known_hosts"', "clusters.one.node_known_hosts"),
         ('operator = "-oProxyCommand=x"', "clusters.one.operator"),
         ("command_timeout_seconds = 0", "clusters.one.command_timeout_seconds"),
         ("start_timeout_seconds = inf", "clusters.one.start_timeout_seconds"),
@@ -105,6 +109,16 @@ def test_a_plain_number_of_memory_means_gibibytes(written: str, mib: int) -> Non
 )
 def test_a_wrong_line_is_named_with_its_key(line: str, key: str) -> None:
     assert key in mistakes_in(text(line))
+
+
+def test_by_ssh_to_the_execution_host_the_server_listens_on_no_network() -> None:
+    lines = 'reach = "ssh-node"\nnode_host_keys = ["ssh-ed25519 AAAA"]\nlisten_address = "10.0.0.1"\n'
+    cluster = parse_clusters(text(lines))["one"]
+    assert (cluster.listens_on_socket, cluster.bind_address) == (True, "127.0.0.1")
+    on_port = parse_clusters(text(lines + 'listen_on = "port"\n'))["one"]
+    assert (on_port.listens_on_socket, on_port.bind_address) == (False, "127.0.0.1")
+    usual = parse_clusters(text('listen_address = "10.0.0.1"'))["one"]
+    assert (usual.listens_on_socket, usual.bind_address) == (False, "10.0.0.1")
 
 
 @pytest.mark.parametrize("host", ["login:0", "login:65536", "login:", "a b", "-oProxyCommand=x", "[::1", "x@y", ""])

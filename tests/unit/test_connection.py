@@ -192,3 +192,63 @@ def test_the_identity_flavor_has_a_header_of_its_own() -> None:
 
 def test_the_token_flavor_is_jupyters_own() -> None:
     assert secret_headers("token", "s") == {"Authorization": "token s"}
+
+
+SOCKET = {key: value for key, value in GOOD.items() if key != "port"} | {"socket": "/tmp/fb.aB3xY9kz/server.sock"}
+
+
+def with_socket(path: object, **changes: object) -> bytes:
+    """A file of a server that listens on a socket."""
+    return json.dumps({**SOCKET, "socket": path, **changes}).encode()
+
+
+def parse_socket(data: bytes) -> Connection:
+    """Parse for a cluster whose execution hosts are reached by SSH."""
+    return parse_connection(data, session_id=SESSION, execution_hosts=("node01",), may_be_socket=True)
+
+
+@pytest.mark.parametrize("path", ["/tmp/fb.aB3xY9kz/server.sock", "/scratch/job.12_3@x/fb.00000000/server.sock"])
+def test_a_socket_in_a_jobs_folder_is_read(path: str) -> None:
+    connection = parse_socket(with_socket(path))
+    assert (connection.host, connection.port, connection.socket) == ("node01", 0, path)
+
+
+def test_a_port_is_read_where_a_socket_may_be_too() -> None:
+    assert parse_socket(changed()).port == 40123
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        7,
+        None,
+        ["/tmp/fb.aB3xY9kz/server.sock"],
+        "tmp/fb.aB3xY9kz/server.sock",
+        "/var/run/docker.sock",
+        "/tmp/fb.aB3xY9kz/other.sock",
+        "/tmp/fb.short/server.sock",
+        "/tmp/../run/fb.aB3xY9kz/server.sock",
+        "/tmp/./fb.aB3xY9kz/server.sock",
+        "//fb.aB3xY9kz/server.sock",
+        "/tmp/fb.aB3xY9kz/server.sock\n",
+        "/tmp/fb.aB3xY9kz/../server.sock",
+        "/tmp/a b/fb.aB3xY9kz/server.sock",
+        "/tmp/\0/fb.aB3xY9kz/server.sock",
+        "/" + "a" * 90 + "/fb.aB3xY9kz/server.sock",
+        "/tmp" * 100_000,
+    ],
+)
+def test_another_socket_of_the_host_is_refused(path: object) -> None:
+    with pytest.raises(ConnectionRejected) as caught:
+        parse_socket(with_socket(path))
+    assert caught.value.code in ("connection.wrong_socket", "connection.too_large")
+
+
+def test_a_socket_is_refused_where_no_way_leads_to_it() -> None:
+    assert code_of(with_socket("/tmp/fb.aB3xY9kz/server.sock")) == "connection.wrong_shape"
+
+
+def test_a_socket_and_a_port_are_refused() -> None:
+    with pytest.raises(ConnectionRejected):
+        parse_socket(with_socket("/tmp/fb.aB3xY9kz/server.sock", port=40123))
