@@ -33,4 +33,9 @@ _pages = ProtocolTypeRouter(
     }
 )
 
-application = Front(pages=_pages, proxy=proxy_from_settings())
+application = Front(
+    pages=_pages,
+    proxy=proxy_from_settings(),
+    serves=settings.CONF.serves,
+    drain_seconds=settings.CONF.drain_seconds,
+)

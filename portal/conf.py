@@ -70,6 +70,10 @@ class Conf(BaseSettings):
     """The address the web process listens on."""
     port: int = Field(default=8000, ge=1, le=65535)
     """The port the web process listens on."""
+    serves: Literal["all", "pages", "sessions"] = "all"
+    """What a web process answers: everything, or only the portal's pages, or only sessions' own addresses."""
+    drain_seconds: float = Field(default=10, ge=0, le=3600)
+    """How long a web process that is told to stop goes on with what is under way, at most. 0: it stops at once."""
     url: str = ""
     """The portal's address as browsers see it, for example ``https://notebooks.example.org``.
     Empty: ``http://localhost:<port>``."""

@@ -1,21 +1,29 @@
-"""The front of a web process: decides by the host name who answers, and follows the server's start and stop."""
+"""The front of a web process: decides by the host name who answers, and follows the server's start and stop.
+
+A process can serve pages and notebooks, or one of the two only (``PORTAL_SERVES``): the same application, so that a busy
+page stalls no notebook. What it does not serve it sends away with 421.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import structlog
 
 from launcher import live_sockets, revocation
+from launcher.proxy import pages as words
+from portal.drain import Drain
 
 log = structlog.get_logger(__name__)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Serves = Literal["all", "pages", "sessions"]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+HEALTH_PATH = "/health/"
 
 
 class SessionHosts(Protocol):
@@ -37,25 +45,41 @@ class SessionHosts(Protocol):
 class Front:
     """The ASGI application of a web process."""
 
-    def __init__(self, *, pages: Application, proxy: SessionHosts) -> None:
+    def __init__(
+        self, *, pages: Application, proxy: SessionHosts, serves: Serves = "all", drain_seconds: float = 0.0
+    ) -> None:
         self._pages = pages
         self._proxy = proxy
+        self._serves = serves
+        self._drain = Drain(drain_seconds)
         self._listener: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, WebSocket or lifespan."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-        elif self._proxy.matches(scope):
-            await self._proxy(scope, receive, send)
-        else:
-            await self._pages(scope, receive, send)
+            return
+        drain = self._drain
+        drain.enter()
+        try:
+            is_session = self._proxy.matches(scope)
+            is_health = not is_session and scope["path"] == HEALTH_PATH
+            if self._serves != "all" and not is_health and is_session != (self._serves == "sessions"):
+                await _refuse(scope, receive, send, words.ELSEWHERE)
+            elif drain.is_on and (is_health or scope["type"] == "websocket"):
+                await _refuse(scope, receive, _closing(send), words.RESTARTING)
+            else:
+                answer = self._proxy if is_session else self._pages
+                await answer(scope, receive, _closing(send) if drain.is_on else send)
+        finally:
+            drain.leave()
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self._listener = asyncio.create_task(self._listen())
+                self._drain.follow_signals()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 if self._listener is not None:
@@ -77,3 +101,27 @@ class Front:
                 log.warning("access_news_interrupted", error=str(error))
                 self._proxy.drop()  # news may have been missed; ``listen`` begins with news of everybody
                 await asyncio.sleep(1)
+
+
+def _closing(send: Send) -> Send:
+    """The same, but the connection carries no further request."""
+
+    async def closing(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        await send(message)
+
+    return closing
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, notice: words.Notice) -> None:
+    page = words.as_json(notice)
+    kind = "http.response"
+    if scope["type"] == "websocket":
+        await receive()  # the connect event
+        kind = "websocket.http.response"
+        if kind not in (scope.get("extensions") or {}):
+            await send({"type": "websocket.close", "code": 1012})
+            return
+    await send({"type": f"{kind}.start", "status": page.status, "headers": page.headers})
+    await send({"type": f"{kind}.body", "body": page.body, "more_body": False})

@@ -105,6 +105,8 @@ class DemoFolder:
             "PORTAL_CLUSTERS_FILE": str(self.clusters_file),
             "PORTAL_SSH_CA_KEY_FILE": str(self.user_ca),
             "PORTAL_ENCRYPTION_KEY_FILES": str(self.root / ENCRYPTION_KEY),
+            "PORTAL_SERVES": "all",
+            "PORTAL_DRAIN_SECONDS": "0",  # Ctrl-C ends it at once
             "PORTAL_AUTH": "cluster",
             "PORTAL_AUTH_CLUSTER": "",
             "PORTAL_ADMINISTRATORS": "admin",

@@ -58,6 +58,8 @@ SILENT = Notice(504, "silent", retry_seconds=10, to_session=True)
 BROKEN = Notice(502, "broken", retry_seconds=5, to_session=True)
 UNSURE = Notice(503, "unsure", retry_seconds=5, reload_seconds=5)
 METHOD = Notice(405, "method")
+ELSEWHERE = Notice(421, "elsewhere")
+RESTARTING = Notice(503, "restarting", retry_seconds=3)
 
 
 _WHY = {408: "too_slow", 414: "address_too_long", 431: "head_too_long"}
@@ -187,6 +189,12 @@ def _words(code: str) -> tuple[str, str]:
         return gettext("This address is too long"), gettext(
             "It has more than 16,000 characters. Nothing was carried out. Open the page from the portal again."
         )
+    if code == "elsewhere":
+        return gettext("Not at this address"), gettext(
+            "Another process of the portal answers this. Open the portal's page again."
+        )
+    if code == "restarting":
+        return gettext("The portal is restarting"), gettext("Your session runs on. Try again in a moment.")
     if code == "too_slow":
         return gettext("That took too long"), gettext(
             "The request did not arrive in time, perhaps because your connection is slow or was interrupted. Try again."

@@ -1,0 +1,78 @@
+"""The end of a web process without a broken download: what happens between SIGTERM and the server's own shutdown.
+
+While it drains, a process goes on answering, but says ``Connection: close``, takes no new WebSocket, and tells whoever
+asks for its health that it is leaving. It ends as soon as nothing is under way, at the latest when its time is over;
+WebSockets that are still open are then closed with code 1012 (service restart) by the server, and browsers connect again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+CLOSING_SECONDS = 3.0
+"""What the server's own shutdown may take of the time; see ``--timeout-graceful-shutdown`` in ``launcher.processes``."""
+
+
+class Drain:
+    """Counts what is under way, and holds SIGTERM back from the server. ``seconds``: in all, the shutdown included."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._under_way = 0
+        self._shut_down: Callable[[], object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.is_on = False
+
+    def follow_signals(self) -> None:
+        """Take SIGTERM from the server that runs this loop. Without effect where no server handles it."""
+        server = signal.getsignal(signal.SIGTERM)
+        if threading.current_thread() is not threading.main_thread() or not callable(server):
+            return
+        loop = asyncio.get_running_loop()
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self.is_on:  # somebody is in a hurry
+                server(number, frame)
+            else:
+                loop.call_soon_threadsafe(self.begin, lambda: server(number, None))
+
+        signal.signal(signal.SIGTERM, handle)
+
+    def begin(self, shut_down: Callable[[], object]) -> None:
+        """Drain; ``shut_down`` is called once, when nothing is under way or the time is over."""
+        if self.is_on:
+            return
+        self.is_on = True
+        self._shut_down = shut_down
+        log.info("draining", under_way=self._under_way, seconds=self._seconds)
+        wait_seconds = max(0.0, self._seconds - CLOSING_SECONDS)
+        self._timer = asyncio.get_running_loop().call_later(wait_seconds, self._end)
+        if not self._under_way:
+            self._end()
+
+    def enter(self) -> None:
+        """A request or WebSocket begins."""
+        self._under_way += 1
+
+    def leave(self) -> None:
+        """It is over."""
+        self._under_way -= 1
+        if self.is_on and not self._under_way:
+            asyncio.get_running_loop().call_soon(self._end)  # after the answer has been written
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._shut_down is not None:
+            shut_down, self._shut_down = self._shut_down, None
+            log.info("drained", under_way=self._under_way)
+            shut_down()
