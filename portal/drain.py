@@ -2,7 +2,7 @@
 
 While it drains, a process goes on answering, but says ``Connection: close``, takes no new WebSocket, and tells whoever
 asks for its health that it is leaving. It ends as soon as nothing is under way, at the latest when its time is over;
-WebSockets that are still open are then closed with code 1012 (service restart) by the server, and browsers connect again.
+WebSockets that are still open are then closed by the server with code 1012 (service restart): browsers come back.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import structlog
 log = structlog.get_logger(__name__)
 
 CLOSING_SECONDS = 3.0
-"""What the server's own shutdown may take of the time; see ``--timeout-graceful-shutdown`` in ``launcher.processes``."""
+"""What the server's own shutdown may take of the time; see ``WEB_OPTIONS`` in ``launcher.processes``."""
 
 
 class Drain:

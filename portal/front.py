@@ -1,7 +1,7 @@
 """The front of a web process: decides by the host name who answers, and follows the server's start and stop.
 
-A process can serve pages and notebooks, or one of the two only (``PORTAL_SERVES``): the same application, so that a busy
-page stalls no notebook. What it does not serve it sends away with 421.
+A process can serve pages and notebooks, or one of the two only (``PORTAL_SERVES``): the same application, so that a
+busy page stalls no notebook. What it does not serve it sends away with 421.
 """
 
 from __future__ import annotations

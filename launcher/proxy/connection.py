@@ -335,11 +335,9 @@ class Connection(asyncio.Protocol):
         if head.status == 101 and self.exchange is not None and not self.exchange.wants_upgrade:
             return "an upgrade nobody asked for"
         head.connection = b",".join(connection)
-        options = head.connection.lower()
-        if self._parser.get_http_version() == "1.1":
-            self.keep_alive = b"close" not in options
-        else:
-            self.keep_alive = b"keep-alive" in options
+        options = {option.strip(b" \t") for option in head.connection.lower().split(b",")}
+        stays = self._parser.get_http_version() == "1.1" or b"keep-alive" in options
+        self.keep_alive = stays and b"close" not in options
         return ""
 
     def on_body(self, body: bytes) -> None:
