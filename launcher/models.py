@@ -96,6 +96,7 @@ class InteractiveSession(models.Model):
             # what is asked every few seconds must not read the history; every database takes this condition as proven
             models.Index(fields=["cluster"], condition=Q(ended_at__isnull=True), name="live_session_by_cluster"),
             models.Index(fields=["walltime_ends_at"], condition=Q(ended_at__isnull=True), name="live_session_by_end"),
+            models.Index(fields=["-ended_at", "-id"], condition=Q(ended_at__isnull=False), name="ended_session_by_end"),
         ]
         constraints = [
             # of live ones: a scheduler that was set up anew begins to count anew

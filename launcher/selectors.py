@@ -228,6 +228,26 @@ def all_live_sessions() -> Sessions:
     return with_notices(with_kin(live))
 
 
+def everybodys_live_sessions() -> Sessions:
+    """The same for programs, which are told less."""
+    return InteractiveSession.objects.filter(state__in=LIVE_STATES).order_by("-created_at", "-id")
+
+
+def everybodys_history() -> Sessions:
+    """Everybody's ended sessions, last ended first."""
+    return InteractiveSession.objects.filter(
+        state=SessionState.ENDED,
+        ended_at__isnull=False,  # as the index of ended sessions has it
+    ).order_by("-ended_at", "-id")
+
+
+def narrowed(sessions: Sessions, *, owner: str, cluster: str) -> Sessions:
+    """Those of one account and on one cluster, where these are given."""
+    if owner:
+        sessions = sessions.filter(username=owner)
+    return sessions.filter(cluster=cluster) if cluster else sessions
+
+
 def live_counts() -> dict[str, dict[str, int]]:
     """How many sessions have not ended, by cluster and state."""
     rows = InteractiveSession.objects.filter(state__in=LIVE_STATES).values_list("cluster", "state")

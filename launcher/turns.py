@@ -34,7 +34,7 @@ _KEEP_MILLISECONDS = 600_000
 # far away the end of what was given can be. Returns 1 or 0 (given or not) and the wait. ``tat``: when the budget will
 # be whole again; further away than can be, it was written before Valkey's clock was set back, and means nothing.
 # Commands, the time they waited and refusals are counted for this minute and the one before.
-_TAKE = """
+TAKE_SCRIPT = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local interval, burst, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -125,7 +125,7 @@ class SharedTurns:
                 retry=Retry(NoBackoff(), 1),  # a Valkey that was started anew has dropped our connection
                 decode_responses=True,
             )
-            self._take = self._client.register_script(_TAKE)
+            self._take = self._client.register_script(TAKE_SCRIPT)
         return self._client
 
     def _script(self) -> redis.commands.core.AsyncScript:

@@ -27,12 +27,14 @@ log = structlog.get_logger(__name__)
 
 
 class ApiError(FootbridgeError):
-    """A request that is answered with ``status``. ``message`` is the sentence for people."""
+    """A request that is answered with ``status``. ``message`` is the sentence for people; ``retry_seconds`` when it is
+    worth to come again."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, *, retry_seconds: int = 0) -> None:
         super().__init__(code, code=code)
         self.status = status
         self.message = message
+        self.retry_seconds = retry_seconds
 
 
 class StrictParser(Parser):
@@ -122,7 +124,8 @@ def _unfit_body(request: HttpRequest) -> JsonResponse | None:
 
 
 def _refusal(_request: HttpRequest, error: ApiError) -> JsonResponse:
-    return problem(error.status, error.code, error.message)
+    headers = {"Retry-After": str(error.retry_seconds)} if error.retry_seconds else None
+    return problem(error.status, error.code, error.message, headers=headers)
 
 
 def _unforeseen(request: HttpRequest, error: Exception) -> JsonResponse:

@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from ninja.security import HttpBearer, SessionAuth
 
 from launcher.api.answers import ApiError
+from launcher.api.rate import take_turn
 from portal.accounts.models import TokenScope, User
 from portal.accounts.tokens import authenticate_token
 from portal.addresses import address_of
@@ -31,8 +32,10 @@ class TokenAuth(HttpBearer):
     """``Authorization: Bearer fbp_…``."""
 
     def authenticate(self, request: HttpRequest, token: str) -> Caller | None:
-        """The caller, if the token may be used now."""
-        known = authenticate_token(token.strip(), address=address_of(request))
+        """The caller, if the token may be used now. Raises TooOften."""
+        address = address_of(request)
+        known = authenticate_token(token.strip(), address=address)
+        take_turn(f"person:{known.user.pk}" if known else f"address:{address}")
         return Caller(known.user, may_write=known.scope == TokenScope.WRITE) if known else None
 
 
@@ -40,9 +43,10 @@ class BrowserAuth(SessionAuth):
     """The portal's own session cookie. Raises the framework's 403 when the CSRF token is missing or wrong."""
 
     def __call__(self, request: HttpRequest) -> Caller | None:
-        """The caller, if this is a browser in which somebody is signed in."""
+        """The caller, if this is a browser in which somebody is signed in. Raises TooOften."""
         if "Authorization" in request.headers or not request.user.is_authenticated:
             return None
+        take_turn(f"person:{request.user.pk}")
         user = super().__call__(request)
         return Caller(user, may_write=True) if isinstance(user, User) and user.is_active else None
 

@@ -65,27 +65,46 @@ def show_app(request: HttpRequest, app_id: str) -> schemas.AppDetail:
 
 @api.get(
     "/sessions",
-    response={200: schemas.SessionList, 401: schemas.Problem, 422: schemas.Problem},
-    summary="My sessions",
+    response={200: schemas.SessionList, 401: schemas.Problem, 403: schemas.Problem, 422: schemas.Problem},
+    summary="Sessions",
 )
 def list_sessions(
     request: HttpRequest,
     ended: bool = False,
-    after: str = Query("", max_length=64),  # type: ignore[type-arg]  # how the framework spells a query parameter
+    everybody: bool = False,
+    owner: str = Query("", max_length=150),  # type: ignore[type-arg]  # how the framework spells a query parameter
+    cluster: str = Query("", max_length=64),  # type: ignore[type-arg]  # likewise
+    after: str = Query("", max_length=64),  # type: ignore[type-arg]  # likewise
     limit: int = Query(50, ge=1, le=MOST_AT_ONCE),  # type: ignore[type-arg]  # likewise
 ) -> schemas.SessionList:
-    """The caller's live sessions, or with `ended=true` the ended ones, page by page."""
+    """The caller's live sessions, or with `ended=true` the ended ones, page by page. For auditors and administrators,
+    `everybody=true` lists those of all people, and `owner` and `cluster` narrow that down."""
     user = caller_of(request).user
+    if everybody:
+        if not user.may_audit:
+            raise ApiError(
+                403, "session.own_only", _("Only auditors and administrators may list everybody's sessions.")
+            )
+        rows = selectors.everybodys_history() if ended else selectors.everybodys_live_sessions()
+        return _session_page(selectors.narrowed(rows, owner=owner, cluster=cluster), ended, after, limit)
     if not ended:
         return schemas.SessionList(
             sessions=[schemas.session_out(session) for session in selectors.live_sessions(user)], next=None
         )
-    rows = selectors.history(user)
+    return _session_page(selectors.history(user), ended, after, limit)
+
+
+def _session_page(rows: selectors.Sessions, ended: bool, after: str, limit: int) -> schemas.SessionList:
+    """One page of rows that are sorted by their end or, live ones, by their beginning, newest first."""
     if after:
-        last = rows.filter(pk=after).first() if _is_session_id(after) else None
+        known = rows if ended else InteractiveSession.objects.all()  # a live one may have ended since
+        last = known.filter(pk=after).first() if _is_session_id(after) else None
         if last is None:
             raise ApiError(422, "request.after", _("“after” must be the “next” of the page before."))
-        rows = rows.filter(Q(ended_at__lt=last.ended_at) | Q(ended_at=last.ended_at, pk__lt=last.pk))
+        if ended:
+            rows = rows.filter(Q(ended_at__lt=last.ended_at) | Q(ended_at=last.ended_at, pk__lt=last.pk))
+        else:
+            rows = rows.filter(Q(created_at__lt=last.created_at) | Q(created_at=last.created_at, pk__lt=last.pk))
     found = list(rows[: limit + 1])
     return schemas.SessionList(
         sessions=[schemas.session_out(session) for session in found[:limit]],
