@@ -14,16 +14,19 @@ export UV_PYTHON_DOWNLOADS := never
 export VIRTUAL_ENV :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos load fuzz lint types check messages install-demo install-all packages clean
+.PHONY: help demo test conformance chaos load fuzz lint types check messages install-demo install-all packages clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## run the portal with a demonstration cluster on this machine (PORTAL_PORT=8001 for another port)
 	@exec $(BIN)/python manage.py demo --end-with-parent
 
 test: packages $(VENV)/.all ## run all tests; installs what they need, or says what is left out
 	@$(BIN)/python -m pytest
+
+conformance: $(VENV)/.all ## the proxy, item by item, over every way through it; prints the table
+	@CONFORMANCE=full $(BIN)/python -m pytest -q tests/conformance
 
 chaos: $(VENV)/.all ## 50 launches while processes are killed and the cluster misbehaves (CHAOS_SEED=… repeats a run)
 	@CHAOS_LAUNCHES=50 $(BIN)/python -m pytest -m chaos tests/chaos

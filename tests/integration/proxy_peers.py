@@ -464,15 +464,16 @@ async def echoing_socket(request: Request) -> None:
 
 @dataclass
 class Way:
-    """How the proxy reaches the server of a test."""
+    """How the proxy reaches the server of a test. ``options`` are fields of the Portal."""
 
     name: str
     cluster: Cluster = CLUSTER
     make_dial: Callable[[], Dial] = TCPDial
+    options: dict[str, Any] = field(default_factory=dict)
 
     def portal(self, upstream: Upstream, **options: Any) -> Portal:
         """A portal that goes this way."""
-        return Portal(upstream, dial=self.make_dial(), cluster=self.cluster, **options)
+        return Portal(upstream, dial=self.make_dial(), cluster=self.cluster, **{**self.options, **options})
 
 
 @asynccontextmanager

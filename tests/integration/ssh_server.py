@@ -116,6 +116,9 @@ class _Server(asyncssh.SSHServer):
             return True
         return self._late(self._host.hold_forwarding, self._host.connections[-1], dest_host, dest_port)
 
+    def unix_connection_requested(self, dest_path: str) -> bool:
+        return self._host.forwarding
+
     @staticmethod
     async def _late(
         event: asyncio.Event, connection: asyncssh.SSHServerConnection, host: str, port: int

@@ -8,17 +8,16 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from launcher.proxy import websocket
-from launcher.proxy.access import Durations
 from launcher.proxy.access_types import Access, Verdict
 from launcher.proxy.upstream import Limits
 from tests.integration.proxy_peers import (
     COOKIE,
     LABEL,
+    Handler,
     Portal,
     Raw,
     Request,
@@ -32,7 +31,6 @@ from tests.integration.proxy_peers import (
     resident_mib,
     server_frame,
     switching,
-    way,
 )
 from tests.waiting import standstill, until
 
@@ -49,24 +47,9 @@ def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    server = Upstream(echoing_socket)
-    await server.start()
-    yield server
-    await server.stop()
-
-
-@pytest.fixture(params=["tcp", "ssh"])
-async def by(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Way]:
-    """Both ways to the server: each test is run over each."""
-    async with way(request.param, tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-async def portal(upstream: Upstream, by: Way) -> AsyncIterator[Portal]:
-    async with by.portal(upstream, limits=Limits(head_seconds=1, connect_seconds=2)).running() as portal:
-        yield portal
+def handler() -> Handler:
+    """What these tests' server does, unless a test says otherwise."""
+    return echoing_socket
 
 
 @asynccontextmanager
@@ -341,7 +324,7 @@ async def test_a_browser_that_vanishes_ends_the_servers_socket(portal: Portal) -
     await until(lambda: portal.proxy.access.open_connections == 0)
 
 
-async def test_each_side_gets_its_own_pong(portal: Portal) -> None:
+async def test_w02_each_side_gets_its_own_pong(portal: Portal) -> None:
     got: list[tuple[int, bytes]] = []
 
     async def pinging(request: Request) -> None:
@@ -355,6 +338,46 @@ async def test_each_side_gets_its_own_pong(portal: Portal) -> None:
         assert await read_frame(raw.reader) == (PONG, b"hello")
         await until(lambda: got)
     assert got == [(PONG, b"are you there")]
+
+
+async def test_w03_a_server_that_closes_its_half_ends_both_connections(portal: Portal) -> None:
+    async def half(request: Request) -> None:
+        request.writer.write(switching(request) + server_frame(TEXT, b"last"))
+        request.writer.write_eof()
+        await request.reader.read()
+
+    portal.upstream.handler = half
+    async with socket_of(portal) as raw:
+        assert await read_frame(raw.reader) == (TEXT, b"last")
+        async with asyncio.timeout(5):
+            assert await raw.reader.read() == b""
+    await until(lambda: not portal.upstream.open, what="the server's connection to close")
+
+
+async def test_w03_a_browser_that_closes_its_half_ends_both_connections(portal: Portal) -> None:
+    async with socket_of(portal) as raw:
+        raw.writer.write(client_frame(TEXT, b"last"))
+        assert await read_frame(raw.reader) == (TEXT, b"last")
+        raw.writer.write_eof()
+        await until(lambda: not portal.upstream.open, what="the server's connection to close")
+    await until(lambda: portal.proxy.access.open_connections == 0)
+
+
+async def test_w03_after_a_close_frame_what_the_server_still_says_disturbs_nothing(portal: Portal) -> None:
+    async def talkative(request: Request) -> None:
+        request.writer.write(switching(request))
+        _, payload = await read_frame(request.reader)
+        request.writer.write(server_frame(TEXT, b"one more") + server_frame(CLOSE, payload))
+
+    portal.upstream.handler = talkative
+    payload = (1000).to_bytes(2, "big") + b"done"
+    async with socket_of(portal) as raw:
+        raw.writer.write(client_frame(CLOSE, payload))
+        frames = [await read_frame(raw.reader)]
+        while frames[-1][0] != CLOSE:
+            frames.append(await read_frame(raw.reader))
+    assert frames[-1] == (CLOSE, payload)
+    await until(lambda: not portal.upstream.open)
 
 
 @pytest.mark.parametrize(
@@ -382,7 +405,7 @@ async def test_a_server_that_breaks_the_protocol_is_cut_off(portal: Portal, raw_
     await until(lambda: not portal.upstream.open)
 
 
-async def test_a_slow_browser_holds_the_server_back(portal: Portal) -> None:
+async def test_w01_a_slow_browser_holds_the_server_back(portal: Portal) -> None:
     total, sent = 256, 0
 
     async def pour(request: Request) -> None:
@@ -404,7 +427,7 @@ async def test_a_slow_browser_holds_the_server_back(portal: Portal) -> None:
         assert resident_mib() - before < 40
 
 
-async def test_a_slow_server_holds_the_browser_back(portal: Portal) -> None:
+async def test_w01_a_slow_server_holds_the_browser_back(portal: Portal) -> None:
     may_read = asyncio.Event()
     total, taken = 128, 0
 
@@ -445,14 +468,8 @@ async def test_too_many_sockets_of_a_session_are_turned_away(upstream: Upstream,
 # The end of a permission
 
 
-@pytest.fixture
-async def strict(upstream: Upstream, by: Way) -> AsyncIterator[Portal]:
-    async with by.portal(upstream, durations=Durations(keep_seconds=0.3, recheck_seconds=0.2)).running() as portal:
-        yield portal
-
-
 @pytest.mark.parametrize("what", [{"session_id": "session-1"}, {"user_id": 1}, {}])
-async def test_a_revoked_socket_is_closed_at_once(portal: Portal, what: dict[str, object]) -> None:
+async def test_r01_a_revoked_socket_is_closed_at_once(portal: Portal, what: dict[str, object]) -> None:
     async with socket_of(portal) as raw:
         portal.access[LABEL, COOKIE] = Access(Verdict.SIGN_IN, session_id="session-1")
         portal.proxy.drop(**what)  # type: ignore[arg-type]  # by name
@@ -480,7 +497,7 @@ async def test_a_drop_without_a_reason_keeps_the_socket(portal: Portal) -> None:
         assert await read_frame(raw.reader) == (TEXT, b"still here")
 
 
-async def test_a_lost_message_about_a_revocation_is_made_up_for(strict: Portal) -> None:
+async def test_r03_a_lost_message_about_a_revocation_is_made_up_for(strict: Portal) -> None:
     async with socket_of(strict) as raw:
         strict.access[LABEL, COOKIE] = Access(Verdict.ENDED, session_id="session-1")
         async with asyncio.timeout(2):
@@ -491,7 +508,7 @@ async def test_a_job_that_moved_ends_the_sockets_to_its_old_place(strict: Portal
     async with socket_of(strict) as raw:
         access = strict.access[LABEL, COOKIE]
         assert access.target is not None
-        strict.access[LABEL, COOKIE] = replace(access, target=replace(access.target, port=1))
+        strict.access[LABEL, COOKIE] = replace(access, target=replace(access.target, port=2))
         async with asyncio.timeout(2):
             assert (await read_frame(raw.reader))[0] == CLOSE
 
@@ -505,7 +522,7 @@ async def test_a_database_that_is_away_for_a_moment_closes_nothing(strict: Porta
         assert await read_frame(raw.reader) == (TEXT, b"still here")
 
 
-async def test_a_revoked_socket_of_a_browser_that_takes_nothing_is_closed_too(portal: Portal) -> None:
+async def test_r01_a_revoked_socket_of_a_browser_that_takes_nothing_is_closed_too(portal: Portal) -> None:
     sent = 0
 
     async def pour(request: Request) -> None:
@@ -525,7 +542,7 @@ async def test_a_revoked_socket_of_a_browser_that_takes_nothing_is_closed_too(po
         await until(lambda: not portal.upstream.open, seconds=2, what="the server's connection to close")
 
 
-async def test_a_revoked_download_is_cut_off(portal: Portal) -> None:
+async def test_r02_a_revoked_download_is_cut_off(portal: Portal) -> None:
     async def drip(request: Request) -> None:
         request.writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         await request.reader.read()

@@ -1,16 +1,15 @@
-"""The conformance list for HTTP, item by item, through a real uvicorn to a real server on loopback."""
+"""The conformance list for HTTP, item by item (``items`` has the list, ``conftest`` the columns)."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
 import socket
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from launcher.proxy.upstream import Limits
+from tests.conformance.conftest import IS_FULL
 from tests.integration.proxy_peers import (
     COOKIE,
     LABEL,
@@ -25,32 +24,10 @@ from tests.integration.proxy_peers import (
     hello,
     read_body,
     resident_mib,
-    way,
 )
 from tests.waiting import standstill, until
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    server = Upstream()
-    await server.start()
-    yield server
-    await server.stop()
-
-
-@pytest.fixture(params=["tcp", "ssh"])
-async def by(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Way]:
-    """Both ways to the server: each test is run over each."""
-    async with way(request.param, tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-async def portal(upstream: Upstream, by: Way) -> AsyncIterator[Portal]:
-    async with by.portal(upstream, limits=Limits(head_seconds=1, connect_seconds=2)).running() as portal:
-        yield portal
 
 
 # Path and query
@@ -70,19 +47,28 @@ async def test_c01_every_legal_byte_of_a_path_and_query_arrives_unchanged(portal
     assert await arrives(portal, target) == target.encode()
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        pytest.param("/a%23b?c=%23d", id="c02-hash"),
-        pytest.param("/a%2Fb/%252Fc?x=%2F&y=%252F", id="c03-slash"),
-        pytest.param("/user@host/%40me", id="c04-at"),
-        pytest.param("/x?a=%2F&b=+&c", id="c06-query"),
-        pytest.param("//a///b", id="c07-slashes"),
-        pytest.param("/%e4%BD%a0/../a/./b;c", id="dots-and-case"),
-        pytest.param("/x?", id="empty-query"),
-    ],
-)
-async def test_a_path_is_not_normalised(portal: Portal, target: str) -> None:
+async def test_c02_a_quoted_hash_stays_quoted(portal: Portal) -> None:
+    assert await arrives(portal, "/a%23b?c=%23d") == b"/a%23b?c=%23d"
+
+
+async def test_c03_a_quoted_slash_stays_quoted(portal: Portal) -> None:
+    assert await arrives(portal, "/a%2Fb/%252Fc?x=%2F&y=%252F") == b"/a%2Fb/%252Fc?x=%2F&y=%252F"
+
+
+async def test_c04_an_at_stays_as_it_was_written(portal: Portal) -> None:
+    assert await arrives(portal, "/user@host/%40me") == b"/user@host/%40me"
+
+
+async def test_c06_a_query_is_not_taken_apart(portal: Portal) -> None:
+    assert await arrives(portal, "/x?a=%2F&b=+&c") == b"/x?a=%2F&b=+&c"
+
+
+async def test_c07_slashes_are_not_merged(portal: Portal) -> None:
+    assert await arrives(portal, "//a///b") == b"//a///b"
+
+
+@pytest.mark.parametrize("target", ["/%e4%BD%a0/../a/./b;c", "/x?"])
+async def test_c01_a_path_is_not_normalised(portal: Portal, target: str) -> None:
     assert await arrives(portal, target) in (target.encode(), target.rstrip("?").encode())
 
 
@@ -234,14 +220,16 @@ async def test_c27_repeated_cookies_all_arrive(portal: Portal) -> None:
 
 
 async def test_c28_a_redirect_stays_on_the_sessions_address(portal: Portal) -> None:
-    inner = b"http://127.0.0.1:%d/lab?x=1" % portal.upstream.port
-    for location, expected in (
+    cases = [
         (b"/lab?next=%2Ftree", b"/lab?next=%2Ftree"),
         (b"../tree", b"../tree"),
-        (inner, b"/lab?x=1"),
         (portal.origin + b"/lab", b"/lab"),
         (b"https://elsewhere.example/sign-in", b"https://elsewhere.example/sign-in"),
-    ):
+    ]
+    if not portal.upstream.host.startswith("/"):  # a server on a socket has no name to redirect to
+        inner = f"http://{portal.upstream.host}:{portal.upstream.port}/lab?x=1".encode()
+        cases.append((inner, b"/lab?x=1"))
+    for location, expected in cases:
         portal.upstream.handler = answering(
             b"HTTP/1.1 302 Found\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % location
         )
@@ -353,7 +341,7 @@ async def test_c35_a_connection_serves_many_requests(portal: Portal) -> None:
     assert len(portal.upstream.requests) == 20
 
 
-async def test_c35_a_connection_is_kept_after_head(portal: Portal) -> None:
+async def test_b07_c35_a_connection_is_kept_after_head(portal: Portal) -> None:
     portal.upstream.handler = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n")
     raw = await portal.connect()
     for _ in range(5):
@@ -455,27 +443,35 @@ async def test_c40_a_program_gets_short_json(portal: Portal) -> None:
     assert answer.values(b"retry-after") == [b"5"]
 
 
-async def test_c42_a_unix_socket_is_reached(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_c42_a_unix_socket_is_reached(by: Way, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("u") / "s"
     server = Upstream()
     await server.start(path=str(path))
-    async with Portal(server).running() as portal:
+    async with by.portal(server).running() as portal:
         assert (await portal.ask("GET", "/")).body == b"hello"
     await server.stop()
+
+
+async def test_c73_an_address_survives_a_restart_of_the_portal(upstream: Upstream, by: Way) -> None:
+    first, second = by.portal(upstream), by.portal(upstream)
+    async with first.running() as portal:
+        assert (await portal.ask("GET", "/lab")).body == b"hello"
+    async with second.running() as portal:  # another process: nothing but the database's answer is the same
+        assert (await portal.ask("GET", "/lab")).body == b"hello"
 
 
 # Bodies
 
 
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 1_000_000])
-async def test_a_body_of_known_length_arrives_whole(portal: Portal, size: int) -> None:
+async def test_b02_a_body_of_known_length_arrives_whole(portal: Portal, size: int) -> None:
     body = bytes(range(256)) * (size // 256 + 1)
     answer = await portal.ask("PUT", "/x", b"" if size else b"Content-Length: 0", body=body[:size])
     assert answer.status == 200
     assert portal.upstream.requests[-1].body == body[:size]
 
 
-async def test_a_chunked_body_arrives_whole(portal: Portal) -> None:
+async def test_b02_a_chunked_body_arrives_whole(portal: Portal) -> None:
     raw = await portal.connect()
     raw.writer.write(portal.head("POST", "/x", b"Transfer-Encoding: chunked"))
     for piece in (b"abc", b"d" * 100_000, b"e"):
@@ -488,7 +484,7 @@ async def test_a_chunked_body_arrives_whole(portal: Portal) -> None:
     assert portal.upstream.requests[-1].body == b"abc" + b"d" * 100_000 + b"e"
 
 
-async def test_expect_continue_asks_the_server_first(portal: Portal) -> None:
+async def test_b05_expect_continue_asks_the_server_first(portal: Portal) -> None:
     portal.upstream.reads_bodies = False
 
     async def invite(request: Request) -> None:
@@ -506,7 +502,7 @@ async def test_expect_continue_asks_the_server_first(portal: Portal) -> None:
     await raw.close()
 
 
-async def test_expect_continue_refused_by_the_server_saves_the_body(portal: Portal) -> None:
+async def test_b05_expect_continue_refused_by_the_server_saves_the_body(portal: Portal) -> None:
     portal.upstream.reads_bodies = False
     portal.upstream.handler = answering(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
     raw = await portal.connect()
@@ -517,7 +513,7 @@ async def test_expect_continue_refused_by_the_server_saves_the_body(portal: Port
     await until(lambda: portal.proxy.upstreams.open_connections == 0)
 
 
-async def test_range_and_validators_pass(portal: Portal) -> None:
+async def test_b06_range_and_validators_pass(portal: Portal) -> None:
     portal.upstream.handler = answering(
         b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-1/9\r\nContent-Length: 2\r\n\r\nab"
     )
@@ -536,10 +532,11 @@ async def test_interim_answers_are_skipped(portal: Portal) -> None:
 
 
 MIB = 2**20
+LONG_BYTES = 1024 * MIB if IS_FULL else 96 * MIB
 
 
-async def test_a_long_download_to_a_slow_reader_stays_small(portal: Portal) -> None:
-    total = 256 * MIB
+async def test_b01_b04_a_long_download_to_a_slow_reader_stays_small(portal: Portal) -> None:
+    total = LONG_BYTES
     sent = 0
 
     async def pour(request: Request) -> None:
@@ -565,8 +562,8 @@ async def test_a_long_download_to_a_slow_reader_stays_small(portal: Portal) -> N
     assert resident_mib() - before < 40
 
 
-async def test_a_long_upload_to_a_slow_server_stays_small(portal: Portal) -> None:
-    total = 256 * MIB
+async def test_b02_b04_a_long_upload_to_a_slow_server_stays_small(portal: Portal) -> None:
+    total = LONG_BYTES
     portal.upstream.reads_bodies = False
     may_read = asyncio.Event()
 
@@ -601,7 +598,7 @@ async def test_a_long_upload_to_a_slow_server_stays_small(portal: Portal) -> Non
     assert resident_mib() - before < 40
 
 
-async def test_a_browser_that_leaves_ends_the_servers_work(portal: Portal) -> None:
+async def test_b03_a_browser_that_leaves_ends_the_servers_work(portal: Portal) -> None:
     async def pour(request: Request) -> None:
         request.writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         while True:
@@ -617,7 +614,7 @@ async def test_a_browser_that_leaves_ends_the_servers_work(portal: Portal) -> No
     assert portal.proxy.access.open_connections == 0
 
 
-async def test_a_browser_that_leaves_before_the_answer_ends_the_servers_work(portal: Portal) -> None:
+async def test_b03_a_browser_that_leaves_before_the_answer_ends_the_servers_work(portal: Portal) -> None:
     async def think(request: Request) -> None:
         await request.reader.read()
 
@@ -629,7 +626,7 @@ async def test_a_browser_that_leaves_before_the_answer_ends_the_servers_work(por
     await until(lambda: not portal.upstream.open, seconds=0.9, what="the server's connection to close")
 
 
-async def test_a_browser_that_leaves_in_an_upload_ends_the_servers_work(portal: Portal) -> None:
+async def test_b03_a_browser_that_leaves_in_an_upload_ends_the_servers_work(portal: Portal) -> None:
     portal.upstream.reads_bodies = False
 
     async def take(request: Request) -> None:

@@ -1,0 +1,62 @@
+"""The conformance list and the tests say the same."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.items import COLUMNS, ITEMS, USUAL_COLUMNS, items_of
+
+FOLDER = Path(__file__).parent
+PROJECT = FOLDER.parent.parent
+
+
+def named_in(path: Path) -> dict[str, set[str]]:
+    """The tests of a module, each with the names of its fixtures and parameters."""
+    functions = [
+        node
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    ]
+    return {function.name: {argument.arg for argument in function.args.args} for function in functions}
+
+
+def every_test() -> dict[str, set[str]]:
+    return {name: uses for path in FOLDER.glob("test_*.py") for name, uses in named_in(path).items()}
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_every_item_has_a_test_in_every_column(name: str) -> None:
+    item = ITEMS[name]
+    if item.elsewhere:
+        path, _, test = item.elsewhere.partition("::")
+        assert test in named_in(PROJECT / path)
+    else:
+        tests = {test: uses for test, uses in every_test().items() if name in items_of(test)}
+        assert tests
+        assert any(uses & {"by", "portal", "strict", "upstream", "column"} for uses in tests.values())
+
+
+def test_no_test_names_an_item_that_is_not_on_the_list() -> None:
+    named = {item for test in every_test() for item in items_of(test)}
+    assert named <= set(ITEMS)
+
+
+def test_gaps_are_about_columns_that_exist_and_have_a_reason() -> None:
+    parts = {part for column in COLUMNS for part in (column.lane, column.transport, column.address)}
+    for item in ITEMS.values():
+        assert set(item.gaps) <= parts
+        assert all(reason for reason in item.gaps.values())
+
+
+def test_what_usually_runs_meets_every_pair_of_ways() -> None:
+    def pairs(columns: tuple[object, ...]) -> set[tuple[str, str]]:
+        found = set()
+        for column in columns:
+            lane, transport, address = str(column).split("-")
+            found |= {(lane, transport), (lane, address), (transport, address)}
+        return found
+
+    assert pairs(USUAL_COLUMNS) == pairs(COLUMNS)
