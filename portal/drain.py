@@ -19,16 +19,20 @@ log = structlog.get_logger(__name__)
 
 CLOSING_SECONDS = 3.0
 """What the server's own shutdown may take of the time; see ``WEB_OPTIONS`` in ``launcher.processes``."""
+LOOK_SECONDS = 0.1
 
 
 class Drain:
-    """Counts what is under way, and holds SIGTERM back from the server. ``seconds``: in all, the shutdown included."""
+    """Counts what is under way, and holds SIGTERM back from the server. ``seconds``: in all, the shutdown included.
 
-    def __init__(self, seconds: float) -> None:
+    ``others``: how much is under way that does not ``enter`` and ``leave``.
+    """
+
+    def __init__(self, seconds: float, *, others: Callable[[], int] = lambda: 0) -> None:
         self._seconds = seconds
+        self._others = others
         self._under_way = 0
         self._shut_down: Callable[[], object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self.is_on = False
 
     def follow_signals(self) -> None:
@@ -52,11 +56,9 @@ class Drain:
             return
         self.is_on = True
         self._shut_down = shut_down
-        log.info("draining", under_way=self._under_way, seconds=self._seconds)
+        log.info("draining", under_way=self._under_way + self._others(), seconds=self._seconds)
         wait_seconds = max(0.0, self._seconds - CLOSING_SECONDS)
-        self._timer = asyncio.get_running_loop().call_later(wait_seconds, self._end)
-        if not self._under_way:
-            self._end()
+        self._look(asyncio.get_running_loop().time() + wait_seconds)
 
     def enter(self) -> None:
         """A request or WebSocket begins."""
@@ -65,14 +67,13 @@ class Drain:
     def leave(self) -> None:
         """It is over."""
         self._under_way -= 1
-        if self.is_on and not self._under_way:
-            asyncio.get_running_loop().call_soon(self._end)  # after the answer has been written
 
-    def _end(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._shut_down is not None:
-            shut_down, self._shut_down = self._shut_down, None
-            log.info("drained", under_way=self._under_way)
-            shut_down()
+    def _look(self, until: float) -> None:
+        """Shut down when nothing is under way, or at ``until`` (the loop's time)."""
+        loop = asyncio.get_running_loop()
+        left = self._under_way + self._others()
+        if left and loop.time() < until:
+            loop.call_later(min(LOOK_SECONDS, until - loop.time()), self._look, until)
+        elif self._shut_down is not None:
+            log.info("drained", under_way=left)
+            self._shut_down()

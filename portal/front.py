@@ -29,6 +29,10 @@ HEALTH_PATH = "/health/"
 class SessionHosts(Protocol):
     """The proxy, as the front knows it."""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request or WebSocket of a session is under way, in whatever lane."""
+
     def matches(self, scope: Scope) -> bool:
         """Whether the request is for a session's own host."""
 
@@ -51,7 +55,7 @@ class Front:
         self._pages = pages
         self._proxy = proxy
         self._serves = serves
-        self._drain = Drain(drain_seconds)
+        self._drain = Drain(drain_seconds, others=lambda: int(proxy.is_busy))
         self._listener: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

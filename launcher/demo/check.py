@@ -206,7 +206,7 @@ class _Check:
             if time.monotonic() > deadline:
                 raise StepError(f"the session was “{session['state']}” for {seconds:.0f} s")
             self._steps.tick()
-            time.sleep(0.1)
+            time.sleep(0.25)  # the API has a budget of requests a minute
 
     def _ready(self) -> None:
         self._await("ready", READY_SECONDS)

@@ -114,6 +114,11 @@ class Proxy:
         self._suffixes = {self._suffix, domain + b":%d" % port}
         self._cookie_name = site.cookie_name.encode("ascii")
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request or WebSocket is under way, in whatever lane."""
+        return len(self.in_flight) > 0
+
     def label_of(self, host: bytes) -> str:
         """The session's label in a ``Host`` field; empty unless it is exactly a session's address, port included."""
         host = host.lower()

@@ -23,10 +23,11 @@ from launcher.proxy.headers import (
     outgoing_request,
     request_target,
 )
+from launcher.proxy.sparselog import SparseLog
 from launcher.proxy.upstream import UpstreamPool
 from launcher.proxy.visit import Message, Receive, Send, Visit
 
-log = logging.getLogger(__name__)
+breaks = SparseLog(logging.getLogger(__name__))
 
 MOMENT_SECONDS = 0.25
 """A request that takes longer is watched."""
@@ -82,7 +83,7 @@ async def forward(visit: Visit, receive: Receive, send: Send, *, pool: UpstreamP
         if not answer.started:
             raise
         # An answer that broke off must look so: no end is written, and the server closes the connection.
-        log.info("An answer broke off: %s", error or type(error).__name__)
+        breaks.note(f"An answer broke off: {error or type(error).__name__}")
     except OSError:
         pass  # how some servers say that the browser has left
     except asyncio.CancelledError:

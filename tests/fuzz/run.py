@@ -1,6 +1,6 @@
 """``make fuzz``: tries streams split at every byte until the number or the time is reached, or two readings differ.
 
-    python -m tests.fuzz.run [--splits 24000000] [--seconds 1200] [--seed N] [--only gate|answers]
+    python -m tests.fuzz.run [--splits N] [--seconds N] [--seed N] [--only gate|answers] [--protocol MODULE:CLASS]
 
 A disagreement is printed as a line for ``corpus/``, with the split that shows it, and ends the run with exit code 1.
 """
@@ -21,6 +21,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 import django
 
 django.setup()
+
+from uvicorn.importer import import_from_string
 
 from launcher.proxy.guard import GuardedProtocol
 from tests.fuzz import client_side, server_side
@@ -91,7 +93,13 @@ def try_stream(checks: Iterator[tuple[str, Check]], stream: bytes, rng: random.R
 
 
 def fuzz(
-    *, seed: int, most_splits: int, seconds: float, only: str = "", say: Callable[[str], None] = lambda text: None
+    *,
+    seed: int,
+    most_splits: int,
+    seconds: float,
+    only: str = "",
+    protocol_class: type = GuardedProtocol,
+    say: Callable[[str], None] = lambda text: None,
 ) -> int:
     """The corpus first, then changes of it, in turns. Returns the number of splits. Raises Disagreement."""
     rng = random.Random(seed)
@@ -100,14 +108,14 @@ def fuzz(
     count = 0
     with MemoryLoop() as loop:
         for stream in corpus("requests") if only != "answers" else ():
-            count += try_stream(gate_checks(stream, loop, GuardedProtocol), stream, rng)
+            count += try_stream(gate_checks(stream, loop, protocol_class), stream, rng)
         for stream in corpus("responses") if only != "gate" else ():
             count += try_stream(answer_checks(stream, loop), stream, rng)
         requests, responses = endless("requests", seed), endless("responses", seed)
         while count < most_splits and time.monotonic() < end:
             if only != "answers":
                 stream = next(requests)
-                count += try_stream(gate_checks(stream, loop, GuardedProtocol), stream, rng)
+                count += try_stream(gate_checks(stream, loop, protocol_class), stream, rng)
             if only != "gate":
                 stream = next(responses)
                 count += try_stream(answer_checks(stream, loop), stream, rng)
@@ -124,6 +132,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1200)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--only", choices=["gate", "answers"], default="")
+    parser.add_argument("--protocol", type=import_from_string, default=GuardedProtocol, metavar="MODULE:CLASS")
     asked = parser.parse_args()
     logging.disable(logging.CRITICAL)
 
@@ -134,7 +143,14 @@ def main() -> int:
     say(f"seed {asked.seed}")
     begun = time.monotonic()
     try:
-        count = fuzz(seed=asked.seed, most_splits=asked.splits, seconds=asked.seconds, only=asked.only, say=say)
+        count = fuzz(
+            seed=asked.seed,
+            most_splits=asked.splits,
+            seconds=asked.seconds,
+            only=asked.only,
+            protocol_class=asked.protocol,
+            say=say,
+        )
     except Disagreement as found:
         say(f"DISAGREEMENT (seed {asked.seed})\n{found}")
         return 1

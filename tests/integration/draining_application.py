@@ -43,6 +43,8 @@ async def pages(scope: Any, receive: Any, send: Any) -> None:
 class NoProxy:
     """No host is a session's."""
 
+    is_busy = False
+
     def matches(self, scope: Any) -> bool:
         return scope["headers"] and dict(scope["headers"])[b"host"].startswith(b"session.")
 
