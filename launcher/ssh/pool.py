@@ -25,7 +25,7 @@ from launcher.ssh import fastpath, fastpath_check
 from launcher.ssh.channels import channels_of
 from launcher.ssh.connect import connect
 from launcher.ssh.credentials import Credential
-from launcher.ssh.errors import HostKeyChanged, LoginRefused, NodeKeyUnknown, SSHError, Unreachable
+from launcher.ssh.errors import HostKeyChanged, LoginRefused, NodeKeyUnknown, NodeRefused, SSHError, Unreachable
 from launcher.ssh.nodes import connect_node
 from portal.clock import now
 
@@ -33,6 +33,8 @@ _FIRST_WAIT_SECONDS = 0.4
 _LONGEST_WAIT_SECONDS = 30.0
 _SETTLED_AFTER_SECONDS = 60.0
 _NODE_IDLE_SECONDS = 30.0
+_REFUSED_PASSWORD_SECONDS = 600.0
+"""A password that an execution host refused is not offered to it again for so long: each time counts at a lockout."""
 _random = random.SystemRandom()
 
 
@@ -56,13 +58,13 @@ class _BackOff:
     since: dt.datetime | None = None
     until: float = 0.0  # monotonic seconds
 
-    def failed(self, error: SSHError) -> None:
+    def failed(self, error: SSHError, *, at_least_seconds: float = 0.0) -> None:
         self.error = error
         self.failures += 1
         self.since = self.since or now()
         longest = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2 ** min(self.failures - 1, 16))
         # Jitter: after an outage a hundred processes shall not come back in step.
-        self.until = time.monotonic() + longest * _random.uniform(0.5, 1.0)
+        self.until = time.monotonic() + max(at_least_seconds, longest * _random.uniform(0.5, 1.0))
 
     @property
     def wait_seconds(self) -> float:
@@ -179,7 +181,8 @@ class Pool:
                 await self._tell(cluster, username, error)
                 raise
             except SSHError as error:
-                place.back_off.failed(error)
+                is_costly = isinstance(error, NodeRefused) and cluster.credential == "password"
+                place.back_off.failed(error, at_least_seconds=_REFUSED_PASSWORD_SECONDS if is_costly else 0.0)
                 await self._tell(cluster, username, error)
                 raise
             finally:

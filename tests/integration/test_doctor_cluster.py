@@ -219,3 +219,42 @@ def test_a_folder_of_images_that_is_not_there_is_named(demo_cluster: RunningClus
     found = only_trouble(look())
     assert found.id == "cluster.images"
     assert "image_folders" in cure(found)
+
+
+def by_node(cluster: RunningCluster, **values: object) -> None:
+    """The demo's computers are reached by SSH, and its login host plays them."""
+    usual = {"node_ssh_port": cluster.demo.port, "node_host_keys": [cluster.demo.host_public_key]}
+    changed(cluster, reach="ssh-node", **usual | values)
+
+
+def test_the_way_by_ssh_to_a_computer_is_tried(demo_cluster: RunningCluster) -> None:
+    by_node(demo_cluster)
+    findings = look()
+    assert exit_status(findings) == 0, [finding.said for finding in findings]
+    found = next(finding for finding in findings if finding.id == "cluster.forwarding")
+    assert "lets alice in by SSH" in found.said.what.english()
+
+
+def test_a_computer_whose_key_nobody_vouches_for_is_named(demo_cluster: RunningCluster) -> None:
+    by_node(
+        demo_cluster,
+        node_host_keys=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDtJZ8ZMUQ7XbBQO0zKvvP0tVVG1S0gE0ZW8m1A3T5n3"],
+    )
+    found = only_trouble(look())
+    assert found.id == "cluster.forwarding"
+    assert "nobody vouches for" in found.said.what.english()
+    assert f"ssh-keyscan -p {demo_cluster.demo.port} " in cure(found)
+
+
+def test_a_computer_that_no_ssh_leads_to_is_named(demo_cluster: RunningCluster) -> None:
+    by_node(demo_cluster, node_ssh_port=free_port())
+    found = only_trouble(look())
+    assert found.id == "cluster.forwarding"
+    assert "does not get to" in found.said.what.english()
+
+
+def test_a_computer_that_plain_tcp_does_not_lead_to_is_named(demo_cluster: RunningCluster) -> None:
+    changed(demo_cluster, reach="direct")  # the demo's computers have names that only its login host knows
+    found = only_trouble(look())
+    assert found.id == "cluster.forwarding"
+    assert "by TCP" in found.said.what.english()

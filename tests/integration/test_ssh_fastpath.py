@@ -189,6 +189,32 @@ async def test_a_packet_changed_on_the_way_ends_the_connection(tmp_path: Path, d
             await asyncio.wait_for(connection.wait_closed(), 5)
 
 
+async def test_packets_cut_anywhere_on_the_way_are_put_together_again(tmp_path: Path) -> None:
+    sizes = random.Random(11)
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(sizes.choice((1, 3, 4, 5, 15, 16, 17, 19, 20, 21, 36, 700, 5000))):
+            writer.write(data)
+            await asyncio.sleep(0)
+        writer.close()
+
+    async with login_host(tmp_path / "home", ca := make_ca(tmp_path)) as host, tcp_server(echo) as port:
+
+        async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", host.port)
+            try:
+                await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+            finally:
+                far_writer.transport.abort()
+
+        async with tcp_server(relay) as relay_port:
+            async with tuned(cluster_of(relay_port, host_keys=[host.key_line]), "alice", ca) as connection:
+                connection._rekey_bytes = MB
+                await exchange(connection, port, 1)
+                assert connection.tuned_packets_received > 10
+
+
 async def test_a_host_without_aes_gcm_is_served_by_asyncssh_alone() -> None:
     with running_sshd("Ciphers chacha20-poly1305@openssh.com") as host:
         connection = await connect(host.cluster, host.username, credential(host.ca), reason="test")
