@@ -195,13 +195,17 @@ class Connection(asyncio.Protocol):
         if self._chunks is not None:
             try:
                 count = self._chunks.feed(data)
+                piece = self._chunks.passing(data)
             except BadFraming as error:
                 self._break(str(error))
                 return b""
-        elif self._body_left is not None:
-            count = min(count, self._body_left)
-            self._body_left -= count
-        self._feed(data if count == len(data) else data[:count])
+        else:
+            if self._body_left is not None:
+                count = min(count, self._body_left)
+                self._body_left -= count
+            piece = data if count == len(data) else data[:count]
+        if piece:
+            self._feed(piece)
         is_over = self._body_left == 0 if self._chunks is None else self._chunks.is_over
         if is_over and self.exchange is not None and not self.exchange.complete:
             self._break("two readings of where the answer ends")

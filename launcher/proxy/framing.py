@@ -26,19 +26,25 @@ class BadFraming(Exception):
 
 
 class ChunkScanner:
-    """Follows a chunked body (RFC 9112, 7.1) to its end. Extensions and trailers are skipped, within limits."""
+    """Follows a chunked body (RFC 9112, 7.1) to its end. Extensions and trailers are skipped, within limits.
 
-    __slots__ = ("_left", "_line", "_trailer_bytes", "is_over")
+    A parser behind it must not see the trailers: some take ``Connection: close`` there for the message's own. It gets
+    ``passing(data)`` of each piece.
+    """
+
+    __slots__ = ("_left", "_line", "_passes", "_trailer_bytes", "is_over")
 
     def __init__(self) -> None:
         self._left = 0  # bytes of this chunk's data still to come, with the CRLF behind it
         self._line = b""  # of a line that has not ended
         self._trailer_bytes = -1  # none yet
+        self._passes = 0  # bytes of the last piece that lie before the trailers
         self.is_over = False
 
     def feed(self, data: bytes) -> int:
         """How many of these bytes belong to the body; fewer than all only when ``is_over``. Raises BadFraming."""
         at, size = 0, len(data)
+        self._passes = 0 if self._trailer_bytes >= 0 else size
         while at < size:
             if self._left > 2:
                 step = min(self._left - 2, size - at)
@@ -50,10 +56,18 @@ class ChunkScanner:
                 self._left -= 1
                 at += 1
             else:
+                was_in_chunks = self._trailer_bytes < 0
                 at = self._read_line(data, at)
+                if was_in_chunks and self._trailer_bytes >= 0:
+                    self._passes = at
                 if self.is_over:
                     return at
         return size
+
+    def passing(self, data: bytes) -> bytes:
+        """What a parser gets of the piece that was just fed: all but the trailers, with the line that ends them."""
+        passing = data if self._passes == len(data) else data[: self._passes]
+        return passing + b"\r\n" if self.is_over else passing
 
     def _read_line(self, data: bytes, at: int) -> int:
         """Take a line, or what there is of it. Returns where it ends."""

@@ -190,8 +190,7 @@ class GuardedProtocol(HttpToolsProtocol):
             raise _Refused
         super().on_headers_complete()
         if is_chunked:
-            self._chunks = ChunkScanner()
-            self.headers = []  # for trailers: they belong to this hop, and must not join a request under way
+            self._chunks = ChunkScanner()  # which keeps trailers back: they belong to this hop
         else:
             self._body_left = int(length or 0)
 
@@ -202,12 +201,15 @@ class GuardedProtocol(HttpToolsProtocol):
         try:
             if self._chunks is not None:
                 count = self._chunks.feed(data)
+                piece = self._chunks.passing(data)
                 if self._chunks.is_over:
                     self._chunks = None
             else:
                 count = min(self._body_left, len(data))
                 self._body_left -= count
-            self.parser.feed_data(data if count == len(data) else data[:count])
+                piece = data if count == len(data) else data[:count]
+            if piece:
+                self.parser.feed_data(piece)
         except (BadFraming, httptools.HttpParserError):
             self._refuse_body(400, "no proper body")
             return b""

@@ -66,6 +66,8 @@ _BODIES = (
     b"1;a=b\r\nx\r\n00\r\nX: y\r\n\r\n",
     b"a\r\n0123456789\r\n0\r\n\r\n",
     b"3\r\nabc0\r\n\r\n",
+    b"2\r\nab\r\n0\r\nConnection: close\r\nContent-Length: 9\r\nTransfer-Encoding: gzip\r\n\r\n",
+    b"0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
     b"GET /in HTTP/1.1\r\nHost: x\r\n\r\n",
 )
 
