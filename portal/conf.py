@@ -154,6 +154,8 @@ class Conf(BaseSettings):
     """The same for all sessions of a person together."""
     api_requests_per_minute: int = Field(default=300, ge=1, le=60_000)
     """How many requests to the API a person's programs may make in a minute, in all web processes together."""
+    fast_lane: bool = True
+    """Whether notebooks' bytes go from socket to socket below the ASGI interface; off, only if that is suspected."""
 
     email_url: SecretStr = SecretStr("")
     """The mail server: ``smtp://user:password@host:587`` or ``smtps://…``; see ``portal.mailserver`` for the rule of

@@ -17,7 +17,9 @@ import logging
 import re
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -25,6 +27,7 @@ from launcher.proxy import http, pages, websocket
 from launcher.proxy.access import AccessCache
 from launcher.proxy.access_types import Access, Verdict
 from launcher.proxy.errors import AccessEnded, UpstreamBroken, UpstreamBusy, UpstreamError, UpstreamSilent
+from launcher.proxy.fast import tunnel
 from launcher.proxy.headers import BadHead, Origin, cookie_value
 from launcher.proxy.limits import USUAL, Ceilings, InFlight
 from launcher.proxy.pages import Notice, Page
@@ -98,11 +101,13 @@ class Proxy:
         redeem: Redeem,
         denied: Denied,
         ceilings: Ceilings = USUAL,
+        uses_fast_lane: bool = True,
     ) -> None:
         self.access = access
         self.upstreams = upstreams
         self.in_flight = InFlight(ceilings)
         self._site = site
+        self._uses_fast_lane = uses_fast_lane
         self._redeem = redeem
         self._denied = denied
         self._denials: OrderedDict[tuple[str, str, str], float] = OrderedDict()
@@ -176,9 +181,21 @@ class Proxy:
             refusals.note(f"Session {known.session_id}: {known.username} has too much under way")
             await self._say(visit, send, pages.TOO_MANY)
             return
-        lane = websocket.forward if is_socket else http.forward
+        leave: Callable[[], None] | None = partial(self.in_flight.leave, ticket)
+        assert leave is not None
+        offers = (scope.get("extensions") or {}) if self._uses_fast_lane else {}
         try:
-            await lane(visit, receive, send, pool=self.upstreams, access=self.access)
+            if is_socket and (tunnel_offer := offers.get(tunnel.EXTENSION)) is not None:
+                done, leave = leave, None
+                try:
+                    await tunnel.forward(visit, tunnel_offer, send, pool=self.upstreams, access=self.access, done=done)
+                except BaseException:
+                    leave = done
+                    raise
+            elif is_socket:
+                await websocket.forward(visit, receive, send, pool=self.upstreams, access=self.access)
+            else:
+                await http.forward(visit, receive, send, pool=self.upstreams, access=self.access)
         except BadHead as error:
             refusals.note(f"Refused: {error}")
             await self._say(visit, send, pages.BROKEN if error.status == 502 else pages.bad_request(error.status))
@@ -188,7 +205,8 @@ class Proxy:
             refusals.note(f"Session {visit.access.session_id}: {error.detail}")
             await self._say(visit, send, _notice_for(error))
         finally:
-            self.in_flight.leave(ticket)
+            if leave is not None:
+                leave()
 
     # Deciding
 

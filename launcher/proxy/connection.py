@@ -94,6 +94,20 @@ class Connection(asyncio.Protocol):
             tunnel.connection_lost()
         self.resume_reading()
 
+    def hand_over(self, protocol: asyncio.Protocol) -> tuple[bytes, asyncio.Transport]:
+        """Give the transport to ``protocol`` after an upgrade. Returns what came behind the answer, and the transport.
+
+        ``protocol`` must still tell of the connection's loss.
+        """
+        assert self.transport is not None
+        self.resume_reading()
+        self.transport.set_protocol(protocol)
+        early, self._after_upgrade = self._after_upgrade, b""
+        self._parser = _NO_PARSER
+        self._fields = []
+        self.exchange = None
+        return early, self.transport
+
     @property
     def is_congested(self) -> bool:
         """Whether the server takes less than was sent."""
@@ -355,3 +369,7 @@ class Connection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is not None and not self._in_head and not exchange.complete and not self._surplus:
             exchange.take_end()
+
+
+_NO_PARSER = httptools.HttpResponseParser(object())
+"""Takes the place of a parser that is not needed any more: there may be thousands of open WebSockets."""

@@ -39,4 +39,5 @@ def proxy_from_settings() -> Proxy:
             requests_per_person=conf.requests_per_user,
             sockets_per_person=conf.sockets_per_user,
         ),
+        uses_fast_lane=conf.fast_lane,
     )

@@ -273,11 +273,17 @@ def outgoing_handshake(
     origin: Origin,
     client: str,
     secret: Secret,
-    key: bytes,
-    subprotocols: Sequence[str],
+    key: bytes = b"",
+    subprotocols: Sequence[str] = (),
 ) -> bytes:
-    """The head of a WebSocket handshake with the server in the job. No extension is offered. Raises BadHead."""
-    kept = [(name, value) for name, value in fields if not name.lower().startswith(b"sec-websocket-")]
+    """The head of a WebSocket handshake with the server in the job. Raises BadHead.
+
+    With a ``key`` it is ours: its subprotocols, and no extension. Without one it is the browser's own.
+    """
+    if key:
+        kept = [(name, value) for name, value in fields if not name.lower().startswith(b"sec-websocket-")]
+    else:
+        kept = list(fields)
     request = outgoing_request(
         method="GET",
         target=target,
@@ -289,11 +295,9 @@ def outgoing_handshake(
     )
     if request.has_body:
         raise BadHead(400, "a handshake with a body")
-    lines = [
-        request.head[:-2],
-        b"connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n",
-        b"sec-websocket-key: %b\r\n" % key,
-    ]
+    lines = [request.head[:-2], b"connection: Upgrade\r\nupgrade: websocket\r\n"]
+    if key:
+        lines.append(b"sec-websocket-version: 13\r\nsec-websocket-key: %b\r\n" % key)
     if subprotocols:
         lines.append(b"sec-websocket-protocol: %b\r\n" % ", ".join(subprotocols).encode("latin-1"))
     return b"".join(lines) + b"\r\n"

@@ -13,6 +13,7 @@ import hashlib
 import logging
 import secrets
 from collections import deque
+from collections.abc import Sequence
 
 from launcher.proxy.access import AccessCache
 from launcher.proxy.access_types import Target
@@ -79,12 +80,14 @@ async def forward(visit: Visit, receive: Receive, send: Send, *, pool: UpstreamP
         except TimeoutError:
             raise UpstreamSilent("no answer to a handshake in time") from None
         if head.status != 101:
-            await _refuse(visit, send, exchange, head, target)
+            await refuse(visit, send, exchange, head, target)
             return
-        subprotocol = _agreed(head, key, offered)
+        subprotocol = proper_answer(head, key, offered)
+        if head.get(b"sec-websocket-extensions"):
+            raise UpstreamBroken("an extension nobody offered")
         fields = [
             (name, value)
-            for name, value in _fields(visit, head, target)
+            for name, value in passing_fields(visit, head, target)
             if name not in _NOT_FOR_ACCEPT and not name.startswith(b"sec-websocket-")
         ]
         upstream = UpstreamSocket(connection)
@@ -98,7 +101,7 @@ async def forward(visit: Visit, receive: Receive, send: Send, *, pool: UpstreamP
         connection.finish(CLOSE_SECONDS)
 
 
-def _fields(visit: Visit, head: Head, target: Target) -> list[tuple[bytes, bytes]]:
+def passing_fields(visit: Visit, head: Head, target: Target) -> list[tuple[bytes, bytes]]:
     return incoming_response(
         head.status,
         head.fields,
@@ -108,14 +111,13 @@ def _fields(visit: Visit, head: Head, target: Target) -> list[tuple[bytes, bytes
     )
 
 
-def _agreed(head: Head, key: bytes, offered: list[str]) -> str | None:
+def proper_answer(head: Head, key: bytes, offered: Sequence[str]) -> str | None:
     """The subprotocol the server chose. Raises UpstreamBroken where its answer is no proper handshake."""
     accept = base64.b64encode(hashlib.sha1(key + _GUID).digest())  # noqa: S324  # the protocol wants SHA-1
     if (
         head.get(b"upgrade").lower() != b"websocket"
         or b"upgrade" not in head.connection.lower()
         or head.get(b"sec-websocket-accept") != accept
-        or head.get(b"sec-websocket-extensions")
     ):
         raise UpstreamBroken("no proper answer to a handshake")
     chosen = head.get(b"sec-websocket-protocol").decode("latin-1")
@@ -124,7 +126,7 @@ def _agreed(head: Head, key: bytes, offered: list[str]) -> str | None:
     return chosen or None
 
 
-async def _refuse(visit: Visit, send: Send, exchange: Exchange, head: Head, target: Target) -> None:
+async def refuse(visit: Visit, send: Send, exchange: Exchange, head: Head, target: Target) -> None:
     """Answer the browser's handshake as the server answered ours."""
     body = b""
     while len(body) < REFUSAL_BYTES:
@@ -138,7 +140,7 @@ async def _refuse(visit: Visit, send: Send, exchange: Exchange, head: Head, targ
         return
     fields = [
         (name, value)
-        for name, value in _fields(visit, head, target)
+        for name, value in passing_fields(visit, head, target)
         if name not in (b"content-length", b"content-encoding", b"date", b"server")
         and not name.startswith(b"sec-websocket-")
     ]

@@ -58,7 +58,7 @@ async def upstream(
 @pytest.fixture
 async def by(column: Column, tmp_path: Path) -> AsyncIterator[Way]:
     """The column's way through the proxy."""
-    async with way("tcp" if column.transport == "direct" else "ssh", tmp_path) as found:
+    async with way("tcp" if column.transport == "direct" else "ssh", tmp_path, lane=column.lane) as found:
         yield found
 
 

@@ -23,7 +23,7 @@ class Column:
         return f"{self.lane}-{self.transport}-{self.address}"
 
 
-LANES = ("portable",)
+LANES = ("portable", "fast")
 TRANSPORTS = ("direct", "ssh", "socket")
 ADDRESSES = ("host",)
 COLUMNS = tuple(Column(*each) for each in itertools.product(LANES, TRANSPORTS, ADDRESSES))

@@ -36,7 +36,9 @@ def test_every_item_has_a_test_in_every_column(name: str) -> None:
     else:
         tests = {test: uses for test, uses in every_test().items() if name in items_of(test)}
         assert tests
-        assert any(uses & {"by", "portal", "strict", "upstream", "column"} for uses in tests.values())
+        assert any(
+            uses & {"by", "portal", "strict", "upstream", "column", "portable", "fast"} for uses in tests.values()
+        )
 
 
 def test_no_test_names_an_item_that_is_not_on_the_list() -> None:

@@ -14,6 +14,7 @@ import pytest
 from launcher.proxy import websocket
 from launcher.proxy.access_types import Access, Verdict
 from launcher.proxy.upstream import Limits
+from tests.conformance.items import Column
 from tests.integration.proxy_peers import (
     COOKIE,
     LABEL,
@@ -50,6 +51,14 @@ def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 def handler() -> Handler:
     """What these tests' server does, unless a test says otherwise."""
     return echoing_socket
+
+
+@pytest.fixture
+def portable(column: Column, portal: Portal) -> Portal:
+    """The lane that takes messages apart and puts them together again; ``test_tunnel`` has these items for the other."""
+    if column.lane == "fast":
+        pytest.skip("the fast lane takes no message apart")
+    return portal
 
 
 @asynccontextmanager
@@ -89,7 +98,7 @@ async def test_c50_a_message_comes_back_as_it_went(portal: Portal, opcode: int, 
         assert await read_frame(raw.reader) == (opcode, data)
 
 
-async def test_c50_fragments_make_one_message_in_both_directions(portal: Portal) -> None:
+async def test_c50_fragments_make_one_message_in_both_directions(portable: Portal) -> None:
     got: list[tuple[int, bytes]] = []
 
     async def fragment(request: Request) -> None:
@@ -101,8 +110,8 @@ async def test_c50_fragments_make_one_message_in_both_directions(portal: Portal)
         got.append(await read_frame(request.reader))
         await request.reader.read()
 
-    portal.upstream.handler = fragment
-    async with socket_of(portal) as raw:
+    portable.upstream.handler = fragment
+    async with socket_of(portable) as raw:
         raw.writer.write(client_frame(BINARY, b"ab", final=False) + client_frame(0, b"cd", final=False))
         raw.writer.write(client_frame(0, b"ef"))
         assert await read_frame(raw.reader) == (TEXT, b"one")
@@ -242,16 +251,16 @@ async def test_c58_an_upgrade_to_something_else_is_a_plain_request(portal: Porta
         assert portal.upstream.requests[-1].values(gone) == []
 
 
-async def test_the_handshake_carries_our_fields_and_offers_no_extension(portal: Portal) -> None:
+async def test_the_handshake_carries_our_fields_and_offers_no_extension(portable: Portal) -> None:
     extension = b"Sec-WebSocket-Extensions: permessage-deflate"
     async with socket_of(
-        portal, extension, b"X-Forwarded-For: 6.6.6.6", target="/api/kernels/1/channels?a=%2F&token=x"
+        portable, extension, b"X-Forwarded-For: 6.6.6.6", target="/api/kernels/1/channels?a=%2F&token=x"
     ):
-        request = portal.upstream.requests[-1]
+        request = portable.upstream.requests[-1]
     assert request.target == b"/api/kernels/1/channels?a=%2F"
     assert request.values(b"x-footbridge-secret") == [b"upstreams-secret"]
     assert request.values(b"x-forwarded-for") == [b"127.0.0.1"]
-    assert request.values(b"origin") == [portal.origin]
+    assert request.values(b"origin") == [portable.origin]
     assert request.values(b"cookie") == []
     assert request.values(b"sec-websocket-extensions") == []
     assert request.values(b"sec-websocket-key") != [b"dGhlIHNhbXBsZSBub25jZQ=="]
@@ -271,15 +280,15 @@ async def test_bytes_right_behind_the_handshake_are_not_lost(portal: Portal) -> 
 @pytest.mark.parametrize(
     ("code", "reason"), [(1000, "done"), (1001, ""), (1009, "too big"), (3000, "x" * 123), (4001, "你好")]
 )
-async def test_c61_the_servers_close_reaches_the_browser(portal: Portal, code: int, reason: str) -> None:
+async def test_c61_the_servers_close_reaches_the_browser(portable: Portal, code: int, reason: str) -> None:
     async def closing(request: Request) -> None:
         request.writer.write(switching(request) + server_frame(TEXT, b"last"))
         request.writer.write(server_frame(CLOSE, code.to_bytes(2, "big") + reason.encode()))
         answers.append(await read_frame(request.reader))
 
     answers: list[tuple[int, bytes]] = []
-    portal.upstream.handler = closing
-    async with socket_of(portal) as raw:
+    portable.upstream.handler = closing
+    async with socket_of(portable) as raw:
         assert await read_frame(raw.reader) == (TEXT, b"last")
         assert await read_frame(raw.reader) == (CLOSE, code.to_bytes(2, "big") + reason.encode())
     await until(lambda: answers)
@@ -324,7 +333,7 @@ async def test_a_browser_that_vanishes_ends_the_servers_socket(portal: Portal) -
     await until(lambda: portal.proxy.access.open_connections == 0)
 
 
-async def test_w02_each_side_gets_its_own_pong(portal: Portal) -> None:
+async def test_w02_each_side_gets_its_own_pong(portable: Portal) -> None:
     got: list[tuple[int, bytes]] = []
 
     async def pinging(request: Request) -> None:
@@ -332,8 +341,8 @@ async def test_w02_each_side_gets_its_own_pong(portal: Portal) -> None:
         got.append(await read_frame(request.reader))
         await request.reader.read()
 
-    portal.upstream.handler = pinging
-    async with socket_of(portal) as raw:
+    portable.upstream.handler = pinging
+    async with socket_of(portable) as raw:
         raw.writer.write(client_frame(PING, b"hello"))
         assert await read_frame(raw.reader) == (PONG, b"hello")
         await until(lambda: got)
@@ -393,16 +402,16 @@ async def test_w03_after_a_close_frame_what_the_server_still_says_disturbs_nothi
         pytest.param(b"\x88\x02\x03\xed", 1002, id="code-1005-sent"),
     ],
 )
-async def test_a_server_that_breaks_the_protocol_is_cut_off(portal: Portal, raw_frame: bytes, code: int) -> None:
+async def test_a_server_that_breaks_the_protocol_is_cut_off(portable: Portal, raw_frame: bytes, code: int) -> None:
     async def breaking(request: Request) -> None:
         request.writer.write(switching(request) + raw_frame)
         await request.reader.read()
 
-    portal.upstream.handler = breaking
-    async with socket_of(portal) as raw:
+    portable.upstream.handler = breaking
+    async with socket_of(portable) as raw:
         opcode, data = await read_frame(raw.reader)
     assert (opcode, int.from_bytes(data[:2], "big")) == (CLOSE, code)
-    await until(lambda: not portal.upstream.open)
+    await until(lambda: not portable.upstream.open)
 
 
 async def test_w01_a_slow_browser_holds_the_server_back(portal: Portal) -> None:

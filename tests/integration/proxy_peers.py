@@ -27,6 +27,7 @@ from launcher.proxy.access import AccessCache, Durations
 from launcher.proxy.access_types import Access, Target, Verdict
 from launcher.proxy.app import Proxy, Site
 from launcher.proxy.dial import SSHDial, TCPDial
+from launcher.proxy.fast.socket import FastSocket
 from launcher.proxy.guard import GuardedProtocol
 from launcher.proxy.limits import Ceilings
 from launcher.proxy.upstream import Dial, Limits, UpstreamPool
@@ -198,6 +199,7 @@ class Portal:
     secret: str = SECRET
     base_url: str = "/"
     uses_uvloop: bool = False
+    lane: str = "fast"  # or "portable"
     access: dict[tuple[str, str], Access] = field(default_factory=dict)
     lookups: int = 0
     database_is_away: bool = False
@@ -259,6 +261,7 @@ class Portal:
             redeem=self.redeem,
             denied=self.deny,
             ceilings=self.ceilings,
+            uses_fast_lane=self.lane == "fast",
         )
         config = uvicorn.Config(
             self.proxy,  # type: ignore[arg-type]  # the same thing with other names
@@ -266,7 +269,7 @@ class Portal:
             log_config=None,
             access_log=False,
             http=GuardedProtocol,
-            ws="websockets-sansio",
+            ws=FastSocket,
             ws_max_size=256 * 1024 * 1024,
             ws_ping_interval=None,
             server_header=False,
@@ -477,14 +480,14 @@ class Way:
 
 
 @asynccontextmanager
-async def way(name: str, folder: Path) -> AsyncIterator[Way]:
-    """``tcp``: straight. ``ssh``: by channels through a real SSH server."""
+async def way(name: str, folder: Path, *, lane: str = "fast") -> AsyncIterator[Way]:
+    """``tcp``: straight. ``ssh``: by channels through a real SSH server. ``lane``: "fast" or "portable"."""
     if name == "tcp":
-        yield Way(name)
+        yield Way(name, options={"lane": lane})
         return
     ca = make_ca(folder)
     async with login_host(folder, ca) as host:
-        yield Way(name, cluster_of(host), lambda: SSHDial(Pool(lambda cluster: credential(ca))))
+        yield Way(name, cluster_of(host), lambda: SSHDial(Pool(lambda cluster: credential(ca))), {"lane": lane})
 
 
 # What is left over
