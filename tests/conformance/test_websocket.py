@@ -55,7 +55,7 @@ def handler() -> Handler:
 
 @pytest.fixture
 def portable(column: Column, portal: Portal) -> Portal:
-    """The lane that takes messages apart and puts them together again; ``test_tunnel`` has these items for the other."""
+    """The lane that takes messages apart and puts them together again; ``test_tunnel`` tests the other."""
     if column.lane == "fast":
         pytest.skip("the fast lane takes no message apart")
     return portal
