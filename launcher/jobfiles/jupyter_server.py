@@ -339,7 +339,7 @@ def socket_path():
     The folder is the job's own, local and closed to others. Where its name is too long for a socket, a port has to do.
     """
     path = os.path.join(os.environ.get("JUPYTER_RUNTIME_DIR", ""), "server.sock")
-    if not SETTINGS["listen_on_socket"]:
+    if not SETTINGS.get("listen_on_socket"):
         return ""
     if not path.startswith("/") or len(path.encode("utf-8")) > LONGEST_SOCKET_PATH:
         sys.stdout.write("The server listens on a port, because the name of its folder is too long for a socket.\n")

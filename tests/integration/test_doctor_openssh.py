@@ -19,8 +19,8 @@ from launcher.clusters import Cluster
 from launcher.doctor import plan
 from launcher.doctor.findings import Finding, Outcome
 from tests.integration.ssh_server import cluster_of, free_port
+from tests.integration.sshd import SSHD
 from tests.integration.test_doctor_cluster import cure, only_trouble, outcomes
-from tests.integration.test_ssh_openssh import SSHD
 from tests.waiting import wait_for
 
 pytestmark = [
