@@ -63,6 +63,11 @@ def gate_checks(stream: bytes, loop: MemoryLoop, protocol_class: type) -> Iterat
     early = server_side.Driver(protocol_class, loop, answers_early=True)
     yield "gate", lambda pieces: server_side.disagreement(reading, late.run(pieces))
     yield "gate, early answer", lambda pieces: server_side.disagreement_early(reading, early.run(pieces))
+    if protocol_class.__name__ == "FastProtocol":
+        pump = server_side.Driver(protocol_class, loop, pumps=True)
+        hasty = server_side.Driver(protocol_class, loop, pumps=True, answers_early=True)
+        yield "pump", lambda pieces: server_side.disagreement(reading, pump.run(pieces))
+        yield "pump, early answer", lambda pieces: server_side.disagreement_early(reading, hasty.run(pieces))
 
 
 def answer_checks(stream: bytes, loop: MemoryLoop) -> Iterator[tuple[str, Check]]:
