@@ -7,7 +7,7 @@ from pathlib import Path
 
 WEB_OPTIONS = (
     # uvicorn's own protocol class behind a strict gate: limits, time limits, nothing ambiguous
-    *("--loop", "uvloop", "--http", "launcher.proxy.guard:GuardedProtocol"),
+    *("--loop", "uvloop", "--http", "launcher.proxy.fast.protocol:FastProtocol"),
     # the fastest of uvicorn's WebSocket implementations, with tunnels for notebooks; without them, notebooks send whole
     # outputs in one message, already compressed where that pays, and a browser in the background answers pings late
     *("--ws", "launcher.proxy.fast.socket:FastSocket", "--ws-max-size", str(1 << 30)),

@@ -73,6 +73,8 @@ class Front:
             elif drain.is_on and (is_health or scope["type"] == "websocket"):
                 await _refuse(scope, receive, _closing(send), words.RESTARTING)
             else:
+                if drain.is_on:
+                    scope["extensions"] = {}  # what goes past ``send`` would not say that the connection ends
                 answer = self._proxy if is_session else self._pages
                 await answer(scope, receive, _closing(send) if drain.is_on else send)
         finally:

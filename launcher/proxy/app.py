@@ -27,7 +27,7 @@ from launcher.proxy import http, pages, websocket
 from launcher.proxy.access import AccessCache
 from launcher.proxy.access_types import Access, Verdict
 from launcher.proxy.errors import AccessEnded, UpstreamBroken, UpstreamBusy, UpstreamError, UpstreamSilent
-from launcher.proxy.fast import tunnel
+from launcher.proxy.fast import pump, tunnel
 from launcher.proxy.headers import BadHead, Origin, cookie_value
 from launcher.proxy.limits import USUAL, Ceilings, InFlight
 from launcher.proxy.pages import Notice, Page
@@ -108,6 +108,7 @@ class Proxy:
         self.in_flight = InFlight(ceilings)
         self._site = site
         self._uses_fast_lane = uses_fast_lane
+        self._lookout = pump.Lookout(access, upstreams)
         self._redeem = redeem
         self._denied = denied
         self._denials: OrderedDict[tuple[str, str, str], float] = OrderedDict()
@@ -194,6 +195,8 @@ class Proxy:
                     raise
             elif is_socket:
                 await websocket.forward(visit, receive, send, pool=self.upstreams, access=self.access)
+            elif (pump_offer := offers.get(pump.EXTENSION)) is not None:
+                await pump.forward(visit, pump_offer, pool=self.upstreams, lookout=self._lookout)
             else:
                 await http.forward(visit, receive, send, pool=self.upstreams, access=self.access)
         except BadHead as error:

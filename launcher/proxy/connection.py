@@ -7,6 +7,7 @@ whatever comes that nobody asked for costs the connection. After an upgrade all 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import httptools
@@ -60,11 +61,14 @@ class Connection(asyncio.Protocol):
         self._read_paused = False
         self._write_paused = False
         self._drained: asyncio.Future[None] | None = None
+        self.on_writable: Callable[[], None] | None = None  # called when the server takes more again
 
     # Sending
 
-    def start(self, method: str, head: bytes, *, wants_upgrade: bool = False) -> Exchange:
-        """Send a request's head (with its body, where that is at hand) and return the exchange."""
+    def start(
+        self, method: str, head: bytes, *, wants_upgrade: bool = False, exchange: Exchange | None = None
+    ) -> Exchange:
+        """Send a request's head (with its body, where that is at hand) and return the exchange, a new one as a rule."""
         if self._stale_parser:
             self._parser = httptools.HttpResponseParser(self)
             self._stale_parser = False
@@ -72,7 +76,9 @@ class Connection(asyncio.Protocol):
         self._pending = b""
         self._in_head = True
         self._body_left, self._chunks = 0, None
-        exchange = self.exchange = Exchange(self, head_only=method == "HEAD", wants_upgrade=wants_upgrade)
+        if exchange is None:
+            exchange = Exchange(self, head_only=method == "HEAD", wants_upgrade=wants_upgrade)
+        self.exchange = exchange
         if self.lost:
             exchange.fail(UpstreamBroken("the connection had been closed"))
         else:
@@ -218,9 +224,17 @@ class Connection(asyncio.Protocol):
                 count = min(count, self._body_left)
                 self._body_left -= count
             piece = data if count == len(data) else data[:count]
+        exchange = self.exchange
+        is_over = self._body_left == 0 if self._chunks is None else self._chunks.is_over
+        if exchange is not None and exchange.takes_raw:
+            self._stale_parser = True
+            if piece:
+                exchange.take_body(piece)
+            if is_over:
+                exchange.take_end()
+            return data[count:]
         if piece:
             self._feed(piece)
-        is_over = self._body_left == 0 if self._chunks is None else self._chunks.is_over
         if is_over and self.exchange is not None and not self.exchange.complete:
             self._break("two readings of where the answer ends")
         return data[count:]
@@ -257,6 +271,8 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        if self.on_writable is not None:
+            self.on_writable()
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 

@@ -55,6 +55,7 @@ class Exchange:
         "may_send",
         "progress_at",
         "request_sent",
+        "takes_raw",
         "until_close",
         "wants_upgrade",
     )
@@ -68,6 +69,7 @@ class Exchange:
         self._waiters: list[asyncio.Future[None]] = []
         self.head_only = head_only  # the answer to HEAD
         self.wants_upgrade = wants_upgrade
+        self.takes_raw = False  # the body goes to ``take_body`` as it came, with its chunks
         self.until_close = False  # the body ends where the connection does
         self.may_send = False  # 100 Continue came
         self.got_bytes = False  # the server has begun to answer

@@ -209,7 +209,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._body_left -= count
                 piece = data if count == len(data) else data[:count]
             if piece:
-                self.parser.feed_data(piece)
+                self._hand_on(piece)
         except (BadFraming, httptools.HttpParserError):
             self._refuse_body(400, "no proper body")
             return b""
@@ -220,6 +220,10 @@ class GuardedProtocol(HttpToolsProtocol):
             if not self.cycle.keep_alive:
                 self._is_over = True
         return data[count:]
+
+    def _hand_on(self, piece: bytes) -> None:
+        """Hand a piece of a body on."""
+        self.parser.feed_data(piece)
 
     # Time
 

@@ -39,7 +39,7 @@ HTTP10_BYTES = 1024 * 1024
 """An answer of unknown length to an HTTP/1.0 client is held until it is complete, up to so much: such a client knows
 no chunks, and an ASGI server would send it some."""
 
-_REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS"))
+REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
 async def forward(visit: Visit, receive: Receive, send: Send, *, pool: UpstreamPool, access: AccessCache) -> None:
@@ -106,7 +106,7 @@ async def _ask(
     A kept connection may have been closed by the server in the same moment. A request without a body that changes
     nothing is then sent once more, over a new connection, provided that not one byte of an answer came.
     """
-    repeatable = sender.has_nothing and method in _REPEATABLE
+    repeatable = sender.has_nothing and method in REPEATABLE
     opening = sender.opening()
     fresh = False
     while True:

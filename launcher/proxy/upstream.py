@@ -96,6 +96,17 @@ class UpstreamPool:
         self._slots: dict[tuple[object, ...], _Slot] = {}
         self._sweeper: asyncio.TimerHandle | None = None
 
+    def kept(self, session_id: str, target: Target) -> Connection | None:
+        """A kept connection for one request, if there is one. Pair with ``release``."""
+        slot = self._slots.get(self._key(session_id, target))
+        while slot is not None and slot.idle:
+            connection = slot.idle.pop()
+            if connection.is_usable:
+                slot.used.add(connection)
+                return connection
+            connection.abort()
+        return None
+
     async def acquire(self, session_id: str, target: Target, *, fresh: bool = False) -> Connection:
         """A connection for one request. Raises UpstreamRefused or UpstreamBusy. Pair with ``release``."""
         slot = self._slot(session_id, target)

@@ -27,8 +27,8 @@ from launcher.proxy.access import AccessCache, Durations
 from launcher.proxy.access_types import Access, Target, Verdict
 from launcher.proxy.app import Proxy, Site
 from launcher.proxy.dial import SSHDial, TCPDial
+from launcher.proxy.fast.protocol import FastProtocol
 from launcher.proxy.fast.socket import FastSocket
-from launcher.proxy.guard import GuardedProtocol
 from launcher.proxy.limits import Ceilings
 from launcher.proxy.upstream import Dial, Limits, UpstreamPool
 from launcher.ssh.pool import Pool
@@ -268,7 +268,7 @@ class Portal:
             lifespan="off",
             log_config=None,
             access_log=False,
-            http=GuardedProtocol,
+            http=FastProtocol,
             ws=FastSocket,
             ws_max_size=256 * 1024 * 1024,
             ws_ping_interval=None,

@@ -1,0 +1,190 @@
+"""The web server's protocol class with a pump for each request: see ``pump``. Used by name, in the server's options.
+
+Behind the strict gate of ``guard``; an application that answers by ASGI events finds all as uvicorn has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from launcher.proxy.errors import ClientGone
+from launcher.proxy.fast.pump import EXTENSION, Relay
+from launcher.proxy.guard import GuardedProtocol
+
+HIGH_WATER_BYTES = 512 * 1024
+"""What may wait for a browser that takes less than the server gives, before the server waits too."""
+BREAK_SECONDS = 1.0
+"""How long the rest of an answer that broke off may take to a browser that takes nothing."""
+
+
+class FastProtocol(GuardedProtocol):
+    """See the module."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._newest: Pump | None = None  # whose body is coming
+        self.pumping: Pump | None = None  # who is answering
+        self._has_length = False  # the body that is coming
+        self._bypasses = False  # the parser has not seen all of it
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Let some more wait than asyncio does by itself: that costs fewer stops."""
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The browser has left."""
+        super().connection_lost(exc)
+        for pump in (self.pumping, self._newest):
+            if pump is not None and pump.relay is not None:
+                pump.relay.fail(ClientGone())
+        self._newest = None
+
+    def pause_writing(self) -> None:
+        """The browser takes less than it gets."""
+        super().pause_writing()
+        if self.pumping is not None and self.pumping.relay is not None:
+            self.pumping.relay.connection.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The browser has caught up."""
+        super().resume_writing()
+        if self.pumping is not None and self.pumping.relay is not None:
+            self.pumping.relay.connection.resume_reading()
+
+    def on_headers_complete(self) -> None:
+        """Offer a pump, before the application's task has its first turn."""
+        before = self.cycle
+        super().on_headers_complete()
+        if self.cycle is not before:
+            self._has_length = self._body_left > 0
+            self._bypasses = False
+            self._newest = Pump(self, self.cycle)
+            self.scope["extensions"] = {EXTENSION: self._newest}  # type: ignore[dict-item]  # an object, not a table
+
+    def _hand_on(self, piece: bytes) -> None:
+        """A piece of a body of known length goes past the parser, which is then replaced."""
+        pump = self._newest
+        if self._has_length and pump is not None and (self._bypasses or pump.relay is not None):
+            self._bypasses = True
+            if pump.relay is not None:
+                pump.relay.take_request(piece)
+            if not self._body_left:
+                self._bypasses = False
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+                self.on_message_complete()
+        else:
+            super()._hand_on(piece)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a chunked body."""
+        pump = self._newest
+        if pump is None or pump.relay is None:
+            super().on_body(body)
+        else:
+            pump.relay.take_request(body)
+
+    def on_message_complete(self) -> None:
+        """The body is complete."""
+        pump = self._newest
+        if pump is None or pump.relay is None:
+            super().on_message_complete()
+        else:
+            self.cycle.more_body = False
+            pump.relay.end_request()
+
+    def _refuse_body(self, status: int, cause: str) -> None:
+        super()._refuse_body(status, cause)
+        if self._newest is not None and self._newest.relay is not None:
+            self._newest.relay.fail(ClientGone())
+
+
+class Pump:
+    """One request's ``Offer``."""
+
+    __slots__ = ("_cycle", "_protocol", "is_bare", "relay")
+
+    def __init__(self, protocol: FastProtocol, cycle: RequestResponseCycle) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+        self.relay: Relay | None = None
+        self.is_bare = cycle.scope["http_version"] == "1.0"
+
+    def attach(self, relay: Relay) -> None:
+        cycle = self._cycle
+        if cycle.disconnected or cycle.response_complete:
+            relay.fail(ClientGone())
+            return
+        self.relay = relay
+        self._protocol.pumping = self
+        if cycle.body:
+            body, cycle.body = bytes(cycle.body), bytearray()
+            relay.take_request(body)
+        if not cycle.more_body:
+            relay.end_request()
+        elif not relay.connection.is_congested:
+            self.resume_reading()
+        if self._protocol.flow.write_paused:
+            relay.connection.pause_reading()
+
+    def detach(self) -> None:
+        self.relay = None
+        if self._protocol.pumping is self:
+            self._protocol.pumping = None
+
+    def say_continue(self) -> None:
+        cycle = self._cycle
+        if cycle.waiting_for_100_continue and not cycle.disconnected:
+            cycle.waiting_for_100_continue = False
+            cycle.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def answer(self, status: int, lines: list[bytes], *, keep_alive: bool) -> None:
+        cycle = self._cycle
+        if cycle.disconnected:
+            return
+        cycle.response_started = True
+        cycle.waiting_for_100_continue = False
+        if not keep_alive:
+            cycle.keep_alive = False
+        ours = [b"%b: %b\r\n" % field for field in cycle.default_headers]
+        if not cycle.keep_alive:
+            ours.append(b"connection: close\r\n")
+        cycle.transport.write(b"".join((STATUS_LINE[status], *ours, *lines, b"\r\n")))
+
+    def write(self, data: bytes) -> None:
+        if not self._cycle.disconnected:
+            self._cycle.transport.write(data)
+
+    def finish(self) -> None:
+        cycle = self._cycle
+        if cycle.disconnected:
+            return
+        cycle.response_complete = True
+        cycle.message_event.set()
+        self.detach()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+
+    def break_off(self) -> None:
+        cycle = self._cycle
+        if cycle.disconnected or cycle.response_complete:
+            return
+        cycle.disconnected = True
+        if self.is_bare:  # its end is the connection's end, so that must not look proper
+            cycle.transport.abort()
+        else:
+            cycle.transport.close()
+            self._protocol.loop.call_later(BREAK_SECONDS, cycle.transport.abort)
+
+    def pause_reading(self) -> None:
+        self._protocol.flow.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._cycle.disconnected and not self._protocol.transport.is_closing():
+            self._protocol.flow.resume_reading()

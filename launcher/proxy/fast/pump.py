@@ -1,0 +1,289 @@
+"""A request and its answer through the proxy by the extension ``footbridge.pump``: no event and no task for a piece.
+
+The head goes through the application as always. Then the web server hands the body's bytes to the connection in the
+job, and that connection the answer's to the browser's transport, as they come; where a body ends is what the strict
+scanners on both sides say. A slow side stops the other from being read. One look-out for all requests under way
+replaces a timer and a task for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from launcher.proxy.access import AccessCache, Hold
+from launcher.proxy.connection import Connection
+from launcher.proxy.errors import AccessEnded, ClientGone, UpstreamBroken, UpstreamSilent
+from launcher.proxy.exchange import Exchange, Head
+from launcher.proxy.headers import BadHead, OutgoingRequest, Secret, incoming_response, outgoing_request, request_target
+from launcher.proxy.http import CONTINUE_SECONDS, MOMENT_SECONDS, REPEATABLE
+from launcher.proxy.sparselog import SparseLog
+from launcher.proxy.upstream import UpstreamPool
+from launcher.proxy.visit import Visit
+
+breaks = SparseLog(logging.getLogger(__name__))
+
+EXTENSION = "footbridge.pump"
+
+
+class Offer(Protocol):
+    """What the web server offers in a request's scope under ``EXTENSION``: the browser's side of one exchange."""
+
+    is_bare: bool  # an HTTP/1.0 client: it knows no chunks
+
+    def attach(self, relay: Relay) -> None:
+        """Hand the body to ``relay``, from its beginning, and tell it of the browser's leaving and slowness."""
+
+    def detach(self) -> None:
+        """Hand on nothing more; what is left of the body is thrown away."""
+
+    def say_continue(self) -> None:
+        """Ask the browser for the body, if it waits for that."""
+
+    def answer(self, status: int, lines: list[bytes], *, keep_alive: bool) -> None:
+        """Write the head; ``lines`` are whole header lines."""
+
+    def write(self, data: bytes) -> None:
+        """Write a piece of the body as it goes over the wire."""
+
+    def finish(self) -> None:
+        """The answer is complete."""
+
+    def break_off(self) -> None:
+        """The answer cannot be completed, and must not look so."""
+
+    def pause_reading(self) -> None:
+        """Take no more of the body for now."""
+
+    def resume_reading(self) -> None:
+        """Take more again."""
+
+
+async def forward(visit: Visit, offer: Offer, *, pool: UpstreamPool, lookout: Lookout) -> None:
+    """Carry one request. Raises BadHead, UpstreamError or AccessEnded only while nothing has been answered yet."""
+    scope = visit.scope
+    target = visit.access.target
+    assert target is not None
+    method: str = scope["method"]
+    request = outgoing_request(
+        method=method,
+        target=request_target(visit.raw_path, visit.query),
+        fields=scope["headers"],
+        connection=visit.fields.get(b"connection", b""),
+        origin=visit.origin,
+        client=visit.client,
+        secret=Secret(target.flavor, target.secret),
+    )
+    repeatable = not request.has_body and method in REPEATABLE
+    fresh = False
+    while True:
+        connection = None if fresh else pool.kept(visit.access.session_id, target)
+        if connection is None:
+            connection = await pool.acquire(visit.access.session_id, target, fresh=fresh)
+        relay = Relay(connection, visit, offer, request, head_only=method == "HEAD")
+        lookout.add(relay)
+        try:
+            connection.start(method, request.head, exchange=relay)
+            offer.attach(relay)
+            await relay.done
+        except BaseException:
+            if relay.has_head:
+                offer.break_off()
+            raise
+        finally:
+            lookout.discard(relay)
+            offer.detach()
+            connection.on_writable = None
+            pool.release(connection)
+        error = relay.error
+        if error is None or isinstance(error, ClientGone):
+            return
+        if relay.has_head:
+            breaks.note(f"An answer broke off: {error or type(error).__name__}")
+            offer.break_off()
+            return
+        if not (
+            repeatable
+            and isinstance(error, UpstreamBroken)
+            and connection.was_used
+            and not relay.got_bytes
+            and not fresh
+        ):
+            raise error
+        fresh = True
+
+
+class Relay(Exchange):
+    """An exchange that nobody reads: what comes goes on."""
+
+    __slots__ = (
+        "_continue_timer",
+        "_is_chunked",
+        "_offer",
+        "_request",
+        "_sent",
+        "_wraps",
+        "connection",
+        "done",
+        "error",
+        "hold",
+        "visit",
+    )
+
+    def __init__(
+        self, connection: Connection, visit: Visit, offer: Offer, request: OutgoingRequest, *, head_only: bool
+    ) -> None:
+        super().__init__(connection, head_only=head_only)
+        loop = asyncio.get_running_loop()
+        self.connection = connection
+        self.visit = visit
+        self._offer = offer
+        self._request = request
+        self._is_chunked = request.chunked
+        self._wraps = False  # the answer's pieces become chunks
+        self._sent = False  # some of the body
+        self._continue_timer: asyncio.TimerHandle | None = None
+        self.done: asyncio.Future[None] = loop.create_future()
+        self.error: Exception | None = None
+        self.hold: Hold | None = None
+        self.progress_at = 0.0
+        self.request_sent = not request.has_body
+        if request.expects_continue:
+            self._continue_timer = loop.call_later(CONTINUE_SECONDS, self._ask)
+        if request.has_body:
+            self.progress_at = loop.time()
+            connection.on_writable = offer.resume_reading
+
+    # From the browser
+
+    def take_request(self, data: bytes) -> None:
+        """A piece of the request's body, without its framing."""
+        self._sent = True
+        connection = self.connection
+        connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
+        if connection.is_congested:
+            self.progress_at = asyncio.get_running_loop().time()
+            self._offer.pause_reading()
+
+    def end_request(self) -> None:
+        """The request's body is complete."""
+        if self.request_sent:
+            return
+        if self._is_chunked:
+            self.connection.write(b"0\r\n\r\n")
+        self.request_sent = True
+        self.progress_at = asyncio.get_running_loop().time()
+
+    def _ask(self) -> None:
+        """The server has not asked for the body in time: ask in its place."""
+        if not self.has_head:
+            self._offer.say_continue()
+
+    # From the server
+
+    def take_continue(self) -> None:
+        self._offer.say_continue()
+
+    def take_head(self, head: Head) -> None:
+        visit, target = self.visit, self.visit.access.target
+        assert target is not None
+        if self.error is not None:
+            return
+        try:
+            fields = incoming_response(
+                head.status,
+                head.fields,
+                connection=head.connection,
+                origin=visit.origin,
+                upstream_authority=f"{target.host}:{target.port}".encode(),
+            )
+        except BadHead as error:
+            self.fail(error)
+            return
+        self._head = head
+        lines = [b"%b: %b\r\n" % field for field in fields]
+        keep_alive = self.request_sent or not self._request.expects_continue or self._sent
+        if not (self.head_only or head.status in (204, 304)):
+            bare = self._offer.is_bare
+            self.takes_raw = head.length is not None or (head.chunked and not bare)
+            self._wraps = head.length is None and not head.chunked and not bare
+            if head.length is None:
+                if bare:
+                    keep_alive = False
+                else:
+                    lines.append(b"transfer-encoding: chunked\r\n")
+        self._offer.answer(head.status, lines, keep_alive=keep_alive)
+
+    def take_body(self, data: bytes) -> None:
+        if self.error is None:
+            self._offer.write(b"%x\r\n%b\r\n" % (len(data), data) if self._wraps else data)
+
+    def take_end(self) -> None:
+        if self.error is not None or self.complete:
+            return
+        self.complete = True
+        if self._wraps:
+            self._offer.write(b"0\r\n\r\n")
+        self._offer.finish()
+        self._over()
+
+    def fail(self, error: Exception) -> None:
+        if self.error is None and not self.complete:
+            self.error = error
+            self._over()
+
+    def _over(self) -> None:
+        if self._continue_timer is not None:
+            self._continue_timer.cancel()
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def end_access(self) -> None:
+        """The permission has ended."""
+        self.fail(AccessEnded())
+
+
+class Lookout:
+    """Looks after the requests that take longer than a moment: permission, silence, a server that takes nothing."""
+
+    def __init__(self, access: AccessCache, pool: UpstreamPool) -> None:
+        self._access = access
+        self._limits = pool.limits
+        self._young: set[Relay] = set()
+        self._old: set[Relay] = set()
+        self._watched: set[Relay] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, relay: Relay) -> None:
+        """It begins."""
+        self._young.add(relay)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(MOMENT_SECONDS, self._tick)
+
+    def discard(self, relay: Relay) -> None:
+        """It is over."""
+        self._young.discard(relay)
+        self._old.discard(relay)
+        self._watched.discard(relay)
+        if relay.hold is not None:
+            self._access.let_go(relay.hold)
+            relay.hold = None
+
+    def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        moment = loop.time()
+        for relay in self._old:
+            visit = relay.visit
+            relay.hold = self._access.hold(visit.label, visit.cookie, visit.access, relay.end_access)
+            relay.progress_at = relay.progress_at or moment
+        self._watched |= self._old
+        self._old, self._young = self._young, set()
+        for relay in list(self._watched):
+            waited = moment - relay.progress_at
+            if relay.request_sent:
+                if not relay.has_head and waited > self._limits.head_seconds:
+                    relay.fail(UpstreamSilent("no answer in time"))
+            elif relay.connection.is_congested and waited > self._limits.stall_seconds:
+                relay.fail(UpstreamSilent("the server takes no more of the body"))
+        self._timer = loop.call_later(MOMENT_SECONDS, self._tick) if self._old or self._watched else None
