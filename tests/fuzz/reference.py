@@ -148,6 +148,18 @@ def read_response(data: bytes, *, method: bytes, at_end: bool) -> Reading:
     return reading
 
 
+def read_chunks(data: bytes) -> bytes:
+    """What is in a whole chunked body. Raises Refused, also for one that goes on or is cut off."""
+    stream = Bytes(data)
+    try:
+        body = _chunks(stream)
+    except Incomplete:
+        raise Refused from None
+    if not stream.is_empty:
+        raise Refused
+    return body
+
+
 def _request(stream: Bytes) -> Message:
     stream.await_head()
     line = _REQUEST_LINE.fullmatch(stream.line())

@@ -8,12 +8,13 @@ A disagreement is printed as a line for ``corpus/``, with the split that shows i
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
@@ -24,11 +25,15 @@ django.setup()
 
 from uvicorn.importer import import_from_string
 
+from launcher.proxy.fast.protocol import FastProtocol
 from launcher.proxy.guard import GuardedProtocol
 from tests.fuzz import client_side, server_side
 from tests.fuzz.loop import MemoryLoop
 from tests.fuzz.reference import read_requests, read_response
 from tests.fuzz.streams import corpus, endless
+
+PROTOCOLS = (GuardedProtocol, FastProtocol)
+"""The portable lane's server, and the fast lane's."""
 
 Check = Callable[[list[bytes]], str]
 """Tries one split; says what is wrong with it, or nothing."""
@@ -63,7 +68,7 @@ def gate_checks(stream: bytes, loop: MemoryLoop, protocol_class: type) -> Iterat
     early = server_side.Driver(protocol_class, loop, answers_early=True)
     yield "gate", lambda pieces: server_side.disagreement(reading, late.run(pieces))
     yield "gate, early answer", lambda pieces: server_side.disagreement_early(reading, early.run(pieces))
-    if protocol_class.__name__ == "FastProtocol":
+    if issubclass(protocol_class, FastProtocol):
         pump = server_side.Driver(protocol_class, loop, pumps=True)
         hasty = server_side.Driver(protocol_class, loop, pumps=True, answers_early=True)
         yield "pump", lambda pieces: server_side.disagreement(reading, pump.run(pieces))
@@ -72,17 +77,18 @@ def gate_checks(stream: bytes, loop: MemoryLoop, protocol_class: type) -> Iterat
 
 def answer_checks(stream: bytes, loop: MemoryLoop) -> Iterator[tuple[str, Check]]:
     """The server in the job's side, for GET and HEAD, with the connection open and closed at the end."""
-    driver = client_side.ClientDriver(loop)
+    drivers = {"": client_side.ClientDriver(loop), "raw ": client_side.ClientDriver(loop, raw=True)}
 
-    def check(method: str, at_end: bool) -> Check:
+    def check(driver: client_side.ClientDriver, method: str, at_end: bool) -> Check:
         reading = read_response(stream, method=method.encode(), at_end=at_end)
         return lambda pieces: client_side.disagreement(
             reading, driver.run(pieces, method=method, at_end=at_end), at_end=at_end
         )
 
-    for method in ("GET", "HEAD"):
-        for at_end in (False, True):
-            yield f"answer to {method}, {'closed' if at_end else 'open'}", check(method, at_end)
+    for kind, driver in drivers.items():
+        for method in ("GET", "HEAD"):
+            for at_end in (False, True):
+                yield f"{kind}answer to {method}, {'closed' if at_end else 'open'}", check(driver, method, at_end)
 
 
 def try_stream(checks: Iterator[tuple[str, Check]], stream: bytes, rng: random.Random) -> int:
@@ -103,7 +109,7 @@ def fuzz(
     most_splits: int,
     seconds: float,
     only: str = "",
-    protocol_class: type = GuardedProtocol,
+    protocols: Sequence[type] = PROTOCOLS,
     say: Callable[[str], None] = lambda text: None,
 ) -> int:
     """The corpus first, then changes of it, in turns. Returns the number of splits. Raises Disagreement."""
@@ -113,14 +119,16 @@ def fuzz(
     count = 0
     with MemoryLoop() as loop:
         for stream in corpus("requests") if only != "answers" else ():
-            count += try_stream(gate_checks(stream, loop, protocol_class), stream, rng)
+            for protocol_class in protocols:
+                count += try_stream(gate_checks(stream, loop, protocol_class), stream, rng)
         for stream in corpus("responses") if only != "gate" else ():
             count += try_stream(answer_checks(stream, loop), stream, rng)
         requests, responses = endless("requests", seed), endless("responses", seed)
+        turns = itertools.cycle(protocols)
         while count < most_splits and time.monotonic() < end:
             if only != "answers":
                 stream = next(requests)
-                count += try_stream(gate_checks(stream, loop, protocol_class), stream, rng)
+                count += try_stream(gate_checks(stream, loop, next(turns)), stream, rng)
             if only != "gate":
                 stream = next(responses)
                 count += try_stream(answer_checks(stream, loop), stream, rng)
@@ -137,7 +145,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1200)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--only", choices=["gate", "answers"], default="")
-    parser.add_argument("--protocol", type=import_from_string, default=GuardedProtocol, metavar="MODULE:CLASS")
+    parser.add_argument("--protocol", type=import_from_string, metavar="MODULE:CLASS", help="only this one")
     asked = parser.parse_args()
     logging.disable(logging.CRITICAL)
 
@@ -153,7 +161,7 @@ def main() -> int:
             most_splits=asked.splits,
             seconds=asked.seconds,
             only=asked.only,
-            protocol_class=asked.protocol,
+            protocols=(asked.protocol,) if asked.protocol else PROTOCOLS,
             say=say,
         )
     except Disagreement as found:
