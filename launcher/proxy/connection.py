@@ -190,8 +190,9 @@ class Connection(asyncio.Protocol):
                 return
             if exchange.complete:
                 self._surplus = True  # nobody asked for it
-                return
+                break
             data = self._take_head(data) if self._in_head else self._take_body(data)
+        exchange.settle()
 
     def _take_head(self, data: bytes) -> bytes:
         """Hand a whole head to the parser, or keep what there is of it. Returns what is left."""

@@ -156,6 +156,9 @@ class Exchange:
             self._connection.pause_reading()
         self._wake()
 
+    def settle(self) -> None:
+        """All of one piece of data has been taken."""
+
     def take_end(self) -> None:
         self.complete = True
         self._wake()

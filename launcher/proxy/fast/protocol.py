@@ -107,11 +107,12 @@ class FastProtocol(GuardedProtocol):
 class Pump:
     """One request's ``Offer``."""
 
-    __slots__ = ("_cycle", "_protocol", "is_bare", "relay")
+    __slots__ = ("_cycle", "_protocol", "_unsent", "is_bare", "relay")
 
     def __init__(self, protocol: FastProtocol, cycle: RequestResponseCycle) -> None:
         self._protocol = protocol
         self._cycle = cycle
+        self._unsent = b""  # a head that waits for the piece of the body that came with it: one write for both
         self.relay: Relay | None = None
         self.is_bare = cycle.scope["http_version"] == "1.0"
 
@@ -154,16 +155,23 @@ class Pump:
         ours = [b"%b: %b\r\n" % field for field in cycle.default_headers]
         if not cycle.keep_alive:
             ours.append(b"connection: close\r\n")
-        cycle.transport.write(b"".join((STATUS_LINE[status], *ours, *lines, b"\r\n")))
+        self._unsent = b"".join((STATUS_LINE[status], *ours, *lines, b"\r\n"))
 
     def write(self, data: bytes) -> None:
+        if self._unsent:
+            data, self._unsent = self._unsent + data, b""
         if not self._cycle.disconnected:
             self._cycle.transport.write(data)
+
+    def flush(self) -> None:
+        if self._unsent:
+            self.write(b"")
 
     def finish(self) -> None:
         cycle = self._cycle
         if cycle.disconnected:
             return
+        self.flush()
         cycle.response_complete = True
         cycle.message_event.set()
         self.detach()

@@ -45,7 +45,10 @@ class Offer(Protocol):
         """Write the head; ``lines`` are whole header lines."""
 
     def write(self, data: bytes) -> None:
-        """Write a piece of the body as it goes over the wire."""
+        """Write a piece of the body as it goes over the wire, behind the head."""
+
+    def flush(self) -> None:
+        """No piece came with the head: write that."""
 
     def finish(self) -> None:
         """The answer is complete."""
@@ -218,6 +221,9 @@ class Relay(Exchange):
     def take_body(self, data: bytes) -> None:
         if self.error is None:
             self._offer.write(b"%x\r\n%b\r\n" % (len(data), data) if self._wraps else data)
+
+    def settle(self) -> None:
+        self._offer.flush()
 
     def take_end(self) -> None:
         if self.error is not None or self.complete:

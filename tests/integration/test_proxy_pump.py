@@ -1,0 +1,116 @@
+"""What only the fast lane can get wrong: bodies that change hands in the middle, answers that break off, pipelines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.integration.proxy_peers import Portal, Request, Upstream, hello
+from tests.waiting import until
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def portal() -> AsyncIterator[Portal]:
+    """A portal in the fast lane, in front of a server in a job."""
+    upstream = Upstream()
+    await upstream.start()
+    async with Portal(upstream).running() as running:
+        yield running
+    await upstream.stop()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_in_single_bytes_and_the_next_request_behind_it(portal: Portal, chunked: bool) -> None:
+    framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 6"
+    body = b"2\r\nab\r\n4;x=y\r\ncdef\r\n0\r\nX-Trailer: 1\r\n\r\n" if chunked else b"abcdef"
+    raw = await portal.connect()
+    for byte in portal.head("POST", "/one", framing) + body + portal.head("GET", "/two"):
+        raw.writer.write(bytes([byte]))
+        await raw.writer.drain()
+        await asyncio.sleep(0)
+    assert [(await raw.answer()).status for _ in range(2)] == [200, 200]
+    assert [request.body for request in portal.upstream.requests] == [b"abcdef", b""]
+    assert portal.upstream.requests[0].values(b"x-trailer") == []
+    await raw.close()
+
+
+async def test_uploads_in_a_pipeline_keep_their_bodies_apart(portal: Portal) -> None:
+    raw = await portal.connect()
+    bodies = [bytes([65 + number]) * 70_000 for number in range(4)]
+    for body in bodies:
+        raw.writer.write(portal.head("POST", "/", b"Content-Length: %d" % len(body)) + body)
+    assert [(await raw.answer()).status for _ in bodies] == [200] * 4
+    assert [request.body for request in portal.upstream.requests] == bodies
+    await raw.close()
+
+
+async def test_an_answer_before_the_end_of_the_upload_leaves_the_browsers_connection_usable(portal: Portal) -> None:
+    async def early(request: Request) -> None:
+        if request.line.startswith(b"PUT"):
+            request.writer.write(b"HTTP/1.1 413 Too Much\r\nContent-Length: 0\r\n\r\n")
+            await request.reader.read()
+        else:
+            await hello(request)
+
+    portal.upstream.reads_bodies = False
+    portal.upstream.handler = early
+    raw = await portal.connect()
+    raw.writer.write(portal.head("PUT", "/big", b"Content-Length: 300000") + b"x" * 1000)
+    assert (await raw.answer()).status == 413
+    raw.writer.write(b"x" * 299_000 + portal.head("GET", "/next"))
+    answer = await raw.answer()
+    assert (answer.status, answer.body) == (200, b"hello")
+    await raw.close()
+
+
+async def test_a_chunked_answer_keeps_its_chunks_and_loses_its_trailers(portal: Portal) -> None:
+    async def chunked(request: Request) -> None:
+        request.writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        await request.writer.drain()
+        request.writer.write(b"2\r\nde\r\n0\r\nSet-Cookie: footbridge=evil\r\n\r\n")
+
+    portal.upstream.handler = chunked
+    raw = await portal.connect()
+    for _ in range(2):
+        raw.writer.write(portal.head("GET", "/"))
+        answer = await raw.head()
+        assert answer.values(b"transfer-encoding") == [b"chunked"]
+        assert await raw.reader.readexactly(20) == b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    assert portal.upstream.connections == 1
+    await raw.close()
+
+
+async def test_a_garbled_chunk_breaks_the_answer_off(portal: Portal) -> None:
+    async def garbled(request: Request) -> None:
+        request.writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n0\r\n\r\n")
+
+    portal.upstream.handler = garbled
+    raw = await portal.connect()
+    raw.writer.write(portal.head("GET", "/"))
+    await raw.head()
+    async with asyncio.timeout(5):
+        assert not (await raw.reader.read()).endswith(b"0\r\n\r\n")
+    await raw.close()
+    await until(lambda: not portal.upstream.open)
+    assert not portal.proxy.is_busy
+
+
+async def test_a_head_alone_does_not_wait_for_its_body(portal: Portal) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(request: Request) -> None:
+        request.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+        await go_on.wait()
+        request.writer.write(b"hello")
+
+    portal.upstream.handler = slow
+    raw = await portal.connect()
+    raw.writer.write(portal.head("GET", "/"))
+    assert (await raw.head()).status == 200
+    go_on.set()
+    assert await raw.reader.readexactly(5) == b"hello"
+    await raw.close()
