@@ -62,15 +62,15 @@ def create_entry_code(*, session: InteractiveSession, user: User, web_session_ke
 
 
 def redeem_entry_code(*, label: str, code: str) -> GrantIssued | None:
-    """The grant for a code that is fresh, unused and meant for the session at this host label; else ``None``."""
+    """The grant for a code that is fresh, unused and meant for the session at this address; else ``None``."""
     value = cache.get(_key(code))
     if value is None or not cache.delete(_key(code)):  # only one of two racing requests deletes it
         return None
     if cache.get(_signed_out_key(value["web_session"])) is not None:
         return None
-    session = InteractiveSession.objects.filter(pk=value["session"], host_label=label).first()
+    session = selectors.session_at(label)
     user = User.objects.filter(pk=value["user"], is_active=True).first()
-    if session is None or user is None:
+    if session is None or user is None or session.pk != value["session"]:
         return None
     visit = None if selectors.owns(user, session) else selectors.running_visit(user, session)
     if visit is None and not selectors.owns(user, session):

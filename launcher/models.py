@@ -116,6 +116,11 @@ class InteractiveSession(models.Model):
         return f"{self.id} ({self.username}, {self.app}, {self.state})"
 
     @property
+    def has_own_origin(self) -> bool:
+        """Whether browsers keep its pages apart from the portal's; else it is served below the portal's address."""
+        return self.base_url == "/"
+
+    @property
     def is_live(self) -> bool:
         """Whether the session still counts against its owner's limit."""
         return self.state in LIVE_STATES

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import datetime as dt
+from urllib.parse import urlsplit
 
 import structlog
 from django.conf import settings
-from django.db.models import Count, Min, QuerySet
+from django.db.models import Count, Min, Q, QuerySet
 
 from launcher import endwarnings, sealing
 from launcher.extension import Running
@@ -17,6 +18,7 @@ from launcher.models import AccessGrant, InteractiveSession, Notice, NoticeKind,
 from launcher.notebookpath import page_of
 from launcher.parts import clusters
 from launcher.proxy.access_types import Access, Target, Verdict
+from launcher.proxy.sites import path_of
 from launcher.states import LIVE_STATES, SessionState
 from portal.accounts.models import User
 from portal.clock import now
@@ -45,14 +47,17 @@ def may_open(user: User, session: InteractiveSession) -> bool:
 
 
 def may_visit(user: User, session: InteractiveSession) -> bool:
-    """Whether ``user`` may open somebody else's session once they have given a reason."""
+    """Whether ``user`` may open somebody else's session once they have given a reason.
+
+    Never one that shares the portal's origin: its pages could do there whatever an administrator may.
+    """
     is_allowed = settings.CONF.open_as_user and user.is_active and user.is_administrator
-    return is_allowed and session.owner_id != user.pk and session.is_live
+    return is_allowed and session.owner_id != user.pk and session.is_live and session.has_own_origin
 
 
 def running_visit(user: User, session: InteractiveSession) -> SupportVisit | None:
     """The leave that ``user`` has at this moment to open somebody else's session."""
-    if not (settings.CONF.open_as_user and user.is_active and user.is_administrator):
+    if not (settings.CONF.open_as_user and user.is_active and user.is_administrator and session.has_own_origin):
         return None
     running = SupportVisit.objects.filter(session=session, visitor=user, ended_at=None, expires_at__gt=now())
     return running.order_by("-expires_at").first()
@@ -116,8 +121,19 @@ def visible_session(user: User, session_id: str) -> InteractiveSession | None:
 
 
 def session_at(label: str) -> InteractiveSession | None:
-    """The session that is served at this host label."""
-    return InteractiveSession.objects.filter(host_label=label).select_related("owner").first()
+    """The session that is served at this address: its host's label or, where it is below the portal's path, its id."""
+    by_host = Q(base_url="/", host_label=label)
+    by_path = Q(base_url=path_of(label), pk=label)
+    return InteractiveSession.objects.filter(by_host | by_path).select_related("owner").first()
+
+
+def address_of(session: InteractiveSession) -> str:
+    """The web address at which browsers find the session, with a slash at the end."""
+    portal = urlsplit(settings.CONF.portal_url)
+    if not session.has_own_origin:
+        return f"{settings.CONF.portal_url}{session.base_url}"
+    port = f":{portal.port}" if portal.port else ""
+    return f"{portal.scheme}://{session.host_label}.{settings.CONF.sessions_domain}{port}/"
 
 
 def open_target(*, label: str, cookie_value: str) -> Access:

@@ -79,6 +79,9 @@ class Conf(BaseSettings):
     Empty: ``http://localhost:<port>``."""
     sessions_domain: str = "localhost"
     """Each session is served at ``<random>.<sessions_domain>``, which needs wildcard DNS, except for ``localhost``."""
+    session_addresses: Literal["host", "path"] = "host"
+    """``host``: each new session has an origin of its own. ``path``: it is served below the portal's address, at
+    ``/s/<id>/``, for sites without wildcard DNS; notebooks' pages are then not kept apart from the portal's."""
     trusted_proxies: Names = ()
     """Addresses of reverse proxies in front of the portal whose ``X-Forwarded-For`` is believed."""
 

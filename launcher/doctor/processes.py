@@ -232,6 +232,12 @@ def sessions_domain(_portal: object) -> Said:
     conf = _conf()
     public = urlsplit(conf.portal_url)
     domain, portal_name = conf.sessions_domain, public.hostname or ""
+    if conf.session_addresses == "path":
+        return doubtful(
+            _("Sessions are below %(portal)s itself: a notebook's page can act there as whoever has it open."),
+            _("With wildcard DNS, set PORTAL_SESSION_ADDRESSES=host; until then, read SECURITY.md."),
+            portal=portal_name,
+        )
     is_here = portal_name in ("localhost", "127.0.0.1", "::1") or portal_name.endswith(".localhost")
     if domain == "localhost" or domain.endswith(".localhost"):
         if is_here:

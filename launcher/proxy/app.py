@@ -1,4 +1,4 @@
-"""The door to every session's own address: an ASGI application for hosts of the form ``<label>.<sessions domain>``.
+"""The door to every session's address (``sites``): an ASGI application for what is asked for there.
 
 It decides what may pass and where to (the cookie, the origin, the path), and leaves the carrying to a lane: ``http``
 and ``websocket`` here, by ASGI events. The target always comes from the access answer, never from the request.
@@ -18,34 +18,34 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol
-from urllib.parse import parse_qsl, quote, urlsplit
+from typing import Protocol
+from urllib.parse import parse_qsl, quote
 
 from launcher.proxy import http, pages, websocket
 from launcher.proxy.access import AccessCache
 from launcher.proxy.access_types import Access, Verdict
+from launcher.proxy.cookies import cookie_value
 from launcher.proxy.errors import AccessEnded, UpstreamBroken, UpstreamBusy, UpstreamError, UpstreamSilent
 from launcher.proxy.fast import pump, tunnel
-from launcher.proxy.headers import BadHead, Origin, cookie_value
+from launcher.proxy.headers import BadHead
 from launcher.proxy.limits import USUAL, Ceilings, InFlight
 from launcher.proxy.pages import Notice, Page
+from launcher.proxy.sites import PATHS, Places, Site
 from launcher.proxy.sparselog import SparseLog
 from launcher.proxy.upstream import UpstreamPool
-from launcher.proxy.visit import Receive, Scope, Send, Visit
+from launcher.proxy.visit import Receive, Scope, Send, Visit, raw_path_of
 from portal.addresses import client_address
 
 log = logging.getLogger(__name__)
 refusals = SparseLog(log)
 
-OWN_PATHS = b"/.footbridge/"
-"""Paths below this one are the proxy's own; they never reach the server in the job."""
-ENTER_PATH = OWN_PATHS + b"enter"
+OWN_PATHS = b".footbridge/"
+"""Paths below this one of a session's address are the proxy's own; they never reach the server in the job."""
 
-_LABEL = re.compile(rb"[a-z0-9]{24}")
 _CODE = re.compile(r"[A-Za-z0-9_-]{16,128}")
 _NEXT_REFUSED = re.compile(r"[\x00-\x20\x7f\\]")
+_NEXT_CLIMBS = re.compile(r"/(?:\.|%2e){1,2}(?:[/?#]|\Z)", re.IGNORECASE)
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 _NEVER = frozenset(("TRACE", "TRACK", "CONNECT"))  # TRACE would show the secret to the page that asks
 _DENIED_SECONDS = 60.0
@@ -68,25 +68,6 @@ class Denied(Protocol):
     """Is told of refusals, at most once a minute for each session, person and cause."""
 
     async def __call__(self, *, session_id: str, username: str, door: str, cause: str, address: str) -> object: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where the portal and its sessions live. ``trusted_proxies`` are believed when they name the client."""
-
-    portal_url: str
-    sessions_domain: str
-    trusted_proxies: frozenset[str] = frozenset()
-
-    @property
-    def is_https(self) -> bool:
-        """Whether browsers come over TLS."""
-        return self.portal_url.startswith("https://")
-
-    @property
-    def cookie_name(self) -> str:
-        """The cookie of a session's own address."""
-        return "__Host-footbridge" if self.is_https else "footbridge"
 
 
 class Proxy:
@@ -112,30 +93,18 @@ class Proxy:
         self._redeem = redeem
         self._denied = denied
         self._denials: OrderedDict[tuple[str, str, str], float] = OrderedDict()
-        self._scheme: Literal["http", "https"] = "https" if site.is_https else "http"
-        domain = b"." + site.sessions_domain.lower().encode("idna")
-        usual = 443 if site.is_https else 80
-        port = urlsplit(site.portal_url).port or usual
-        self._suffix = domain if port == usual else domain + b":%d" % port
-        self._suffixes = {self._suffix, domain + b":%d" % port}
-        self._cookie_name = site.cookie_name.encode("ascii")
+        self._places = Places(site)
+        self._cookie_names = (site.cookie_name(PATHS).encode("ascii"), site.cookie_name().encode("ascii"))
 
     @property
     def is_busy(self) -> bool:
         """Whether a request or WebSocket is under way, in whatever lane."""
         return len(self.in_flight) > 0
 
-    def label_of(self, host: bytes) -> str:
-        """The session's label in a ``Host`` field; empty unless it is exactly a session's address, port included."""
-        host = host.lower()
-        if host[24:] in self._suffixes and _LABEL.fullmatch(host, 0, 24):
-            return host[:24].decode("ascii")
-        return ""
-
     def matches(self, scope: Scope) -> bool:
-        """Whether this request is for a session's own address. With two ``Host`` fields it is for nobody."""
+        """Whether this request is for a session's address. With two ``Host`` fields it is for nobody."""
         hosts = [value for name, value in scope["headers"] if name == b"host"]
-        return len(hosts) == 1 and bool(self.label_of(hosts[0]))
+        return len(hosts) == 1 and bool(self._places.find(hosts[0], raw_path_of(scope)).label)
 
     def drop(self, *, session_id: str = "", user_id: int | None = None) -> None:
         """Something about a session or a person's rights has changed: ask again, also for what is open."""
@@ -151,20 +120,19 @@ class Proxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request or WebSocket handshake."""
         fields: dict[bytes, bytes] = dict(scope["headers"])
-        host = fields.get(b"host", b"")
-        label = self.label_of(host)
+        place = self._places.find(fields.get(b"host", b""), raw_path_of(scope))
         visit = Visit(
             scope=scope,
-            label=label,
-            cookie=cookie_value(fields.get(b"cookie", b""), self._cookie_name),
+            label=place.label,
+            cookie=self._cookie(place.origin.path, fields),
             fields=fields,
-            origin=Origin(self._scheme, host[:24].lower() + self._suffix),
+            origin=place.origin,
             client=self._client(scope, fields),
             access=Access(Verdict.UNKNOWN),
         )
         if scope["type"] == "websocket":
             await receive()  # the connect event
-        if not label:
+        if not place.label:
             await self._say(visit, send, pages.NOT_FOUND)
             return
         page = await self._decide(visit)
@@ -221,8 +189,9 @@ class Proxy:
         if method in _NEVER:
             return self._page(visit, pages.METHOD)
         cause = _foreign(visit, method, is_socket)
-        if path.startswith(OWN_PATHS):
-            if path == ENTER_PATH and method == "GET" and not is_socket and not cause:
+        own = visit.origin.path + OWN_PATHS
+        if path.startswith(own):
+            if path == own + b"enter" and method == "GET" and not is_socket and not cause:
                 return await self._enter(visit)
             return self._page(visit, pages.NOT_FOUND)
         access = self.access.cached(visit.label, visit.cookie)
@@ -271,10 +240,16 @@ class Proxy:
                 return self._page(visit, pages.UNSURE)
         if grant is None:
             return self._page(visit, pages.CODE_USED)
-        cookie = f"{self._site.cookie_name}={grant.cookie_value}; Path=/; HttpOnly; SameSite=Lax"
+        path = visit.origin.path.decode("ascii")
+        name = self._site.cookie_name(visit.origin.path)
+        cookie = f"{name}={grant.cookie_value}; Path={path}; HttpOnly; SameSite=Lax"
         if self._site.is_https:
             cookie += "; Secure"
-        return pages.redirect(safe_next(query.get("next", "/")), status=303, cookie=cookie)
+        return pages.redirect(safe_next(query.get("next", path), path), status=303, cookie=cookie)
+
+    def _cookie(self, path: bytes, fields: dict[bytes, bytes]) -> str:
+        name = self._cookie_names[path == b"/"]
+        return cookie_value(fields.get(b"cookie", b""), name)
 
     async def _report(self, visit: Visit, access: Access, cause: str) -> None:
         """Tell of a refusal, unless the same was told a moment ago. A failure to tell refuses all the same."""
@@ -355,7 +330,7 @@ def _foreign(visit: Visit, method: str, is_socket: bool) -> str:
 def _wanted(visit: Visit) -> str:
     """The page that was asked for, as a query for the portal to hand back; empty for the front page."""
     target = visit.raw_path + (b"?" + visit.query if visit.query else b"")
-    return "" if target == b"/" or len(target) > 2048 else "?next=" + quote(target, safe="")
+    return "" if target == visit.origin.path or len(target) > 2048 else "?next=" + quote(target, safe="")
 
 
 def _notice_for(error: UpstreamError) -> Notice:
@@ -368,13 +343,14 @@ def _notice_for(error: UpstreamError) -> Notice:
     return pages.UNREACHABLE
 
 
-def safe_next(value: str) -> str:
-    """A path on the same host, ready for a ``Location`` field; "/" for anything that could lead elsewhere."""
+def safe_next(value: str, path: str = "/") -> str:
+    """An address below ``path``, ready for a ``Location`` field; ``path`` for anything that could lead elsewhere."""
     if (
-        not value.startswith("/")
-        or value.startswith(("//", OWN_PATHS.decode("ascii")))
+        not value.startswith(path)
+        or value.startswith(("//", path + OWN_PATHS.decode("ascii")))
         or _NEXT_REFUSED.search(value)
+        or (path != "/" and _NEXT_CLIMBS.search(value))
         or len(value) > 2048
     ):
-        return "/"
+        return path
     return quote(value, safe="/%:@!$&'()*+,;=?-._~")

@@ -7,9 +7,10 @@ from django.conf import settings
 
 from launcher import grants, parts, selectors, services
 from launcher.proxy.access import AccessCache
-from launcher.proxy.app import Proxy, Site
+from launcher.proxy.app import Proxy
 from launcher.proxy.dial import SSHDial
 from launcher.proxy.limits import Ceilings
+from launcher.proxy.sites import Site
 from launcher.proxy.upstream import Limits, UpstreamPool
 
 

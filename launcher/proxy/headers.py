@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote_to_bytes
 
+from launcher.proxy.cookies import confined_cookie, passing_cookies
+
 Fields = Iterable[tuple[bytes, bytes]]
 
 SECRET_HEADER = "X-Footbridge-Secret"
@@ -22,9 +24,6 @@ MAX_TARGET_BYTES = 16 * 1024
 """Longest path with query that passes. Jupyter puts file paths there; 16 KiB holds any path Linux allows, quoted."""
 MAX_HEAD_BYTES = 64 * 1024
 """Longest head of a request that passes (tornado, which Jupyter uses, takes no more)."""
-
-RESERVED_COOKIES = (b"footbridge", b"portal")
-"""Cookies whose names begin so are ours: never shown to the server in the job, never set by it."""
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 _TARGET_REFUSED = re.compile(rb"[\x00-\x20\x7f-\xff]")
@@ -47,7 +46,21 @@ _CLAIMS = frozenset(  # fields by which servers are told who or where the client
 )
 _CLAIM_PREFIXES = (b"proxy-", b"x-forwarded-", b"x-remote-", b"x-footbridge-")
 
-_PASS, _DROP, _BAD, _COOKIE, _HOST, _LENGTH, _CODING, _EXPECT, _SET_COOKIE, _LOCATION = range(10)
+_ORIGIN_WIDE = frozenset(  # answers with these would reach beyond a session's path, where it shares an origin
+    (
+        b"accept-ch",
+        b"clear-site-data",
+        b"nel",
+        b"origin-agent-cluster",
+        b"public-key-pins",
+        b"report-to",
+        b"service-worker-allowed",
+        b"set-login",
+        b"strict-transport-security",
+    )
+)
+
+_PASS, _DROP, _BAD, _COOKIE, _HOST, _LENGTH, _CODING, _EXPECT, _SET_COOKIE, _LOCATION, _WIDE = range(11)
 _KINDS_KEPT = 4096
 _request_kinds: dict[bytes, int] = {}
 _response_kinds: dict[bytes, int] = {}
@@ -81,6 +94,7 @@ class Origin:
 
     scheme: Literal["http", "https"]
     authority: bytes  # host, with the port where it is not the scheme's own
+    path: bytes = b"/"  # where the session begins; a longer one where it shares its origin with the portal
 
     @property
     def serialized(self) -> bytes:
@@ -132,7 +146,8 @@ def _response_kind(name: bytes) -> int:
     elif lower in _HOP_BY_HOP or lower.startswith((b"proxy-", b"access-control-allow-")) or lower == b"alt-svc":
         kind = _DROP
     else:
-        kind = {b"set-cookie": _SET_COOKIE, b"location": _LOCATION, b"content-length": _LENGTH}.get(lower, _PASS)
+        usual = _WIDE if lower in _ORIGIN_WIDE else _PASS
+        kind = {b"set-cookie": _SET_COOKIE, b"location": _LOCATION, b"content-length": _LENGTH}.get(lower, usual)
     return _remember(_response_kinds, name, kind)
 
 
@@ -150,32 +165,6 @@ def _listed(connection: bytes) -> frozenset[bytes]:
     if connection in (b"keep-alive", b"close", b"Upgrade", b"upgrade", b""):
         return frozenset()
     return frozenset(token.strip().lower() for token in connection.split(b","))
-
-
-def is_reserved_cookie(name: bytes) -> bool:
-    """Whether a cookie of this name belongs to the portal. Browsers compare the ``__Host-`` prefix without case."""
-    lower = name.strip().lower()
-    for prefix in (b"__host-", b"__secure-"):
-        lower = lower.removeprefix(prefix)
-    return lower.startswith(RESERVED_COOKIES)
-
-
-def passing_cookies(value: bytes) -> bytes:
-    """A ``Cookie`` field without the portal's own cookies, otherwise as it came; empty when nothing is left."""
-    pairs = value.split(b";")
-    kept = [pair for pair in pairs if not is_reserved_cookie(pair.partition(b"=")[0])]
-    if len(kept) == len(pairs):
-        return value
-    return b";".join(kept).strip()
-
-
-def cookie_value(value: bytes, name: bytes) -> str:
-    """The value of the first cookie called ``name``, empty when there is none."""
-    for pair in value.split(b";"):
-        key, equals, content = pair.strip().partition(b"=")
-        if equals and key == name:
-            return content.decode("latin-1")
-    return ""
 
 
 def without_token(query: bytes) -> bytes:
@@ -230,7 +219,7 @@ def outgoing_request(
             if not listed or name.lower() not in listed:
                 lines.append(b"%b: %b\r\n" % (name, value))
         elif kind == _COOKIE:
-            cookies = passing_cookies(value)
+            cookies = passing_cookies(value, origin.path)
             if cookies:
                 lines.append(b"cookie: %b\r\n" % cookies)
         elif kind == _HOST:
@@ -338,7 +327,7 @@ def incoming_response(
             if not listed or name.lower() not in listed:
                 kept.append((name.lower(), value))
         elif kind == _SET_COOKIE:
-            confined = confined_cookie(value)
+            confined = confined_cookie(value, origin.path)
             if confined:
                 kept.append((b"set-cookie", confined))
         elif kind == _LENGTH:
@@ -346,22 +335,12 @@ def incoming_response(
                 kept.append((b"content-length", value))
         elif kind == _LOCATION:
             kept.append((b"location", _location(value, origin, upstream_authority)))
+        elif kind == _WIDE:
+            if origin.path == b"/" and name.lower() not in listed:
+                kept.append((name.lower(), value))
         elif kind == _BAD:
             raise BadHead(502, "the server sent a field name that is no name")
     return kept
-
-
-def confined_cookie(value: bytes) -> bytes:
-    """A ``Set-Cookie`` without its domain, so that it stays on this host; empty when its name is ours or missing.
-
-    A cookie without a name is sent back as its bare value, which could then look like one of ours.
-    """
-    pair, *attributes = value.split(b";")
-    name, equals, _ = pair.partition(b"=")
-    if not equals or not name.strip() or is_reserved_cookie(name):
-        return b""
-    kept = [item for item in attributes if item.partition(b"=")[0].strip().lower() != b"domain"]
-    return b";".join((pair, *kept))
 
 
 def _location(value: bytes, origin: Origin, upstream_authority: bytes) -> bytes:

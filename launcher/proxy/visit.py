@@ -16,6 +16,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+def raw_path_of(scope: Scope) -> bytes:
+    """The path byte for byte. From a server that does not tell, it is quoted again, which is nearly the same."""
+    raw: bytes | None = scope.get("raw_path")
+    return raw if raw else quote(scope["path"], safe="/:@!$&'()*+,;=-._~").encode("ascii")
+
+
 @dataclass(slots=True, eq=False)
 class Visit:
     """``fields`` holds the request's head by lower-case name; where a name is repeated, the last value."""
@@ -30,9 +36,8 @@ class Visit:
 
     @property
     def raw_path(self) -> bytes:
-        """The path byte for byte. A server that does not tell gets it quoted again, which is nearly the same."""
-        raw: bytes | None = self.scope.get("raw_path")
-        return raw if raw else quote(self.scope["path"], safe="/:@!$&'()*+,;=-._~").encode("ascii")
+        """The path byte for byte."""
+        return raw_path_of(self.scope)
 
     @property
     def query(self) -> bytes:

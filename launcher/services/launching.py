@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from django.conf import settings
 from django.db import transaction
 
 from launcher import dispatch, sealing
@@ -13,6 +14,7 @@ from launcher.catalog import App, LaunchChoices
 from launcher.clusters import Cluster
 from launcher.entitlements import entitlement_of
 from launcher.models import InteractiveSession
+from launcher.proxy.sites import path_of
 from launcher.selectors import continuation_of
 from launcher.states import LIVE_STATES
 from portal import ids
@@ -128,6 +130,8 @@ def create_session(
             created_at=now(),
             secret_encrypted=sealing.seal(ids.secret()),
         )
+        if settings.CONF.session_addresses == "path":
+            session.base_url = path_of(session.pk)
         session.full_clean()
         session.save(force_insert=True)
         record(

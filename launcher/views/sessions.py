@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
-from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -108,12 +107,9 @@ def enter(request: HttpRequest, session: InteractiveSession, *, wanted: str = ""
         web_session_key=request.session.session_key or "",
         address=address_of(request),
     )
-    portal = urlsplit(settings.CONF.portal_url)
-    port = f":{portal.port}" if portal.port else ""
-    host = f"{session.host_label}.{settings.CONF.sessions_domain}{port}"
     response = HttpResponse(status=303)
     query = urlencode({"code": code, **({"next": wanted[:2048]} if wanted else {})})
-    response.headers["Location"] = f"{portal.scheme}://{host}/.footbridge/enter?{query}"
+    response.headers["Location"] = f"{selectors.address_of(session)}.footbridge/enter?{query}"
     response.headers["Cache-Control"] = "no-store"
     response.headers["Referrer-Policy"] = "no-referrer"
     return response

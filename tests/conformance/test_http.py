@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -76,20 +78,29 @@ async def test_the_token_parameter_alone_is_taken_out(portal: Portal) -> None:
     assert await arrives(portal, "/lab?a=%2F&token=wrong&b=+&%74oken=x&tokens=1&c") == b"/lab?a=%2F&b=+&tokens=1&c"
 
 
-async def test_c09_a_prefix_is_kept(upstream: Upstream, by: Way) -> None:
+@asynccontextmanager
+async def below_a_prefix(upstream: Upstream, by: Way) -> AsyncIterator[tuple[Portal, str]]:
+    """A session below a prefix, and the prefix: at its own address a server's own, else that of the session."""
     async with by.portal(upstream, base_url="/s/abc/").running() as portal:
-        assert await arrives(portal, "/s/abc/lab") == b"/s/abc/lab"
+        portal.prefix, upstream.prefix = "", b""  # what is asked here is asked as it stands
+        yield portal, portal.base_url
+
+
+async def test_c09_a_prefix_is_kept(upstream: Upstream, by: Way) -> None:
+    async with below_a_prefix(upstream, by) as (portal, prefix):
+        assert await arrives(portal, f"{prefix}lab") == f"{prefix}lab".encode()
 
 
 async def test_c10_a_prefix_without_its_slash_redirects(upstream: Upstream, by: Way) -> None:
-    async with by.portal(upstream, base_url="/s/abc/").running() as portal:
-        answer = await portal.ask("GET", "/s/abc?x=1", b"Accept: text/html")
-        assert (answer.status, answer.values(b"location")) == (302, [b"/s/abc/?x=1"])
+    async with below_a_prefix(upstream, by) as (portal, prefix):
+        answer = await portal.ask("GET", f"{prefix[:-1]}?x=1", b"Accept: text/html")
+        assert (answer.status, answer.values(b"location")) == (302, [f"{prefix}?x=1".encode()])
 
 
-async def test_c11_a_foreign_prefix_is_not_found(upstream: Upstream, by: Way) -> None:
-    async with by.portal(upstream, base_url="/s/abc/").running() as portal:
-        assert (await portal.ask("GET", "/s/other/lab")).status == 404
+@pytest.mark.parametrize("path", ["/s/other/lab", "/s/zyxwvutsrqpm/lab", "/lab", "/s/../lab", "/s/"])
+async def test_c11_a_foreign_prefix_is_not_found(upstream: Upstream, by: Way, path: str) -> None:
+    async with below_a_prefix(upstream, by) as (portal, _):
+        assert (await portal.ask("GET", path)).status == 404
         assert upstream.requests == []
 
 
@@ -214,9 +225,11 @@ async def test_c26_trailers_do_not_hang(portal: Portal) -> None:
 
 async def test_c27_repeated_cookies_all_arrive(portal: Portal) -> None:
     portal.upstream.handler = answering(
-        b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1; Path=/\r\nSet-Cookie: b=2\r\nContent-Length: 0\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: _xsrf=1; Path=%b\r\nSet-Cookie: username-x=2; Path=%b\r\n"
+        b"Content-Length: 0\r\n\r\n" % (path := portal.base_url.encode(), path)
     )
-    assert (await portal.ask("GET", "/")).values(b"set-cookie") == [b"a=1; Path=/", b"b=2"]
+    cookies = [b"_xsrf=1; Path=" + path, b"username-x=2; Path=" + path]
+    assert (await portal.ask("GET", "/")).values(b"set-cookie") == cookies
 
 
 async def test_c28_a_redirect_stays_on_the_sessions_address(portal: Portal) -> None:
@@ -241,7 +254,7 @@ async def test_c29_cookies_are_confined_to_the_session(portal: Portal) -> None:
         b"HTTP/1.1 200 OK\r\nSet-Cookie: _xsrf=2|x; Domain=localhost; Path=/\r\nSet-Cookie: footbridge=evil\r\n"
         b"Set-Cookie: __Host-portal=evil; Secure; Path=/\r\nSet-Cookie: =footbridge=evil\r\nContent-Length: 0\r\n\r\n"
     )
-    assert (await portal.ask("GET", "/")).values(b"set-cookie") == [b"_xsrf=2|x; Path=/"]
+    assert (await portal.ask("GET", "/")).values(b"set-cookie") == [b"_xsrf=2|x; Path=" + portal.base_url.encode()]
 
 
 async def test_c29_the_portals_cookies_never_reach_the_server(portal: Portal) -> None:

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 import pytest
 
 from launcher.proxy.access_types import Access, Verdict
-from tests.conformance.items import Column
 from tests.integration.proxy_peers import (
     COOKIE,
     LABEL,
@@ -37,10 +36,8 @@ def handler() -> Handler:
 
 
 @pytest.fixture
-def fast(column: Column, portal: Portal) -> Portal:
+def fast(portal: Portal) -> Portal:
     """The lane that hands frames on as they are."""
-    if column.lane != "fast":
-        pytest.skip("the portable lane takes messages apart: test_websocket")
     return portal
 
 

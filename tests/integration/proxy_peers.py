@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from uvicorn.server import ServerState
@@ -25,11 +25,12 @@ from uvicorn.server import ServerState
 from launcher.clusters import Cluster
 from launcher.proxy.access import AccessCache, Durations
 from launcher.proxy.access_types import Access, Target, Verdict
-from launcher.proxy.app import Proxy, Site
+from launcher.proxy.app import Proxy
 from launcher.proxy.dial import SSHDial, TCPDial
 from launcher.proxy.fast.protocol import FastProtocol
 from launcher.proxy.fast.socket import FastSocket
 from launcher.proxy.limits import Ceilings
+from launcher.proxy.sites import Site
 from launcher.proxy.upstream import Dial, Limits, UpstreamPool
 from launcher.ssh.pool import Pool
 from tests.integration.ssh_server import cluster_of, credential, login_host, make_ca
@@ -37,6 +38,8 @@ from tests.waiting import until
 
 LABEL = "abcdefghijklmnopqrstuvwx"
 OTHER_LABEL = "xwvutsrqponmlkjihgfedcba"
+PATH_ID = "abcdefghjkmn"
+"""The id of the session at LABEL, where it is served below the portal's path instead."""
 COOKIE = "alices-cookie"
 SECRET = "upstreams-secret"
 CLUSTER = Cluster(
@@ -56,11 +59,12 @@ class Request:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     body: bytes = b""
+    prefix: bytes = b""  # what every path of the session begins with; left out of ``line`` and ``target``
 
     @property
     def line(self) -> bytes:
-        """The request line."""
-        return self.head.split(b"\r\n", 1)[0]
+        """The request line, from the session's own prefix on."""
+        return self.head.split(b"\r\n", 1)[0].replace(b" " + self.prefix + b"/", b" /", 1)
 
     @property
     def target(self) -> bytes:
@@ -105,6 +109,7 @@ class Upstream:
     def __init__(self, handler: Handler = hello) -> None:
         self.handler = handler
         self.reads_bodies = True
+        self.prefix = b""
         self.requests: list[Request] = []
         self.connections = 0
         self.open: set[asyncio.StreamWriter] = set()
@@ -143,7 +148,7 @@ class Upstream:
         try:
             while not writer.is_closing():
                 head = await reader.readuntil(b"\r\n\r\n")
-                request = Request(head[:-4], reader, writer)
+                request = Request(head[:-4], reader, writer, prefix=self.prefix)
                 self.requests.append(request)
                 if self.reads_bodies:
                     request.body = await read_body(request)
@@ -198,6 +203,7 @@ class Portal:
     flavor: str = "identity"
     secret: str = SECRET
     base_url: str = "/"
+    address: Literal["host", "path"] = "host"
     uses_uvloop: bool = False
     lane: str = "fast"  # or "portable"
     access: dict[tuple[str, str], Access] = field(default_factory=dict)
@@ -206,6 +212,13 @@ class Portal:
     codes: dict[str, str] = field(default_factory=dict)  # code: cookie
     denied: list[dict[str, str]] = field(default_factory=list)
     port: int = 0
+    prefix: str = ""  # what ``ask`` and ``handshake`` put before a path
+
+    def __post_init__(self) -> None:
+        if self.address == "path":
+            self.base_url = f"/s/{PATH_ID}/"
+            self.prefix = self.base_url[:-1]
+            self.upstream.prefix = self.prefix.encode()
 
     def open_access(self, **changes: object) -> Access:
         """What alice gets."""
@@ -223,6 +236,7 @@ class Portal:
 
     async def look_up(self, *, label: str, cookie_value: str) -> Access:
         self.lookups += 1
+        label = LABEL if label == PATH_ID else label
         if self.database_is_away:
             raise OSError("no database")
         known = self.access.get((label, cookie_value))
@@ -232,7 +246,7 @@ class Portal:
         return Access(Verdict.SIGN_IN, session_id="session-1") if exists else Access(Verdict.UNKNOWN)
 
     async def redeem(self, *, label: str, code: str) -> _Grant | None:
-        cookie = self.codes.pop(code, None) if label == LABEL else None
+        cookie = self.codes.pop(code, None) if label in (LABEL, PATH_ID) else None
         return _Grant(cookie) if cookie else None
 
     async def deny(self, **what: str) -> None:
@@ -240,6 +254,8 @@ class Portal:
 
     @property
     def host(self) -> bytes:
+        if self.address == "path":
+            return f"localhost:{self.port}".encode()
         return f"{LABEL}.localhost:{self.port}".encode()
 
     @property
@@ -302,7 +318,7 @@ class Portal:
 
     def head(self, method: str, target: str | bytes, *fields: bytes, cookie: str = COOKIE, host: bytes = b"") -> bytes:
         """A request's head; with alice's cookie and, for methods that change something, the right origin."""
-        path = target if isinstance(target, bytes) else target.encode()
+        path = self.prefix.encode() + (target if isinstance(target, bytes) else target.encode())
         lines = [method.encode() + b" " + path + b" HTTP/1.1", b"Host: " + (host or self.host)]
         if cookie:
             lines.append(b"Cookie: footbridge=" + cookie.encode())

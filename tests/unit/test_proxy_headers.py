@@ -6,18 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launcher.proxy.cookies import confined_cookie, cookie_value, passing_cookies
 from launcher.proxy.headers import (
     MAX_HEAD_BYTES,
     SECRET_HEADER,
     BadHead,
     Origin,
     Secret,
-    confined_cookie,
-    cookie_value,
     incoming_response,
     outgoing_handshake,
     outgoing_request,
-    passing_cookies,
     request_target,
     without_token,
 )
@@ -215,6 +213,40 @@ def test_the_first_cookie_of_a_name_counts() -> None:
 )
 def test_a_cookie_of_the_server_is_confined(value: bytes, left: bytes) -> None:
     assert confined_cookie(value) == left
+
+
+PATH = b"/s/abcdefghjkmn/"
+
+
+@pytest.mark.parametrize(
+    ("value", "left"),
+    [
+        (b"_xsrf=1; username-host=2", b"_xsrf=1; username-host=2"),
+        (b"__Host-portal=x; _xsrf=1", b"_xsrf=1"),
+        (b"__Secure-footbridge=x; sso=of-the-site; other=1", b""),
+        (b"X_xsrf=1; _XSRF=2", b""),
+    ],
+)
+def test_below_the_portal_only_the_notebooks_own_cookies_pass(value: bytes, left: bytes) -> None:
+    assert passing_cookies(value, PATH) == left
+
+
+@pytest.mark.parametrize(
+    ("value", "left"),
+    [
+        (b"_xsrf=1", b"_xsrf=1; Path=" + PATH),
+        (b"_xsrf=1; Path=/; HttpOnly", b"_xsrf=1; HttpOnly; Path=" + PATH),
+        (b"_xsrf=1; Path=" + PATH + b"lab; Domain=example.org", b"_xsrf=1; Path=" + PATH + b"lab"),
+        (b"_xsrf=1; Path=" + PATH + b"x; path=/", b"_xsrf=1; Path=" + PATH),
+        (b"_xsrf=1; Path=" + PATH + b"../..", b"_xsrf=1; Path=" + PATH),
+        (b"_xsrf=1; Path=/s/abcdefghjkmn", b"_xsrf=1; Path=" + PATH),
+        (b"_xsrf=1; Path=/s/zyxwvutsrqpm/", b"_xsrf=1; Path=" + PATH),
+        (b"portal-language=zh; Path=" + PATH, b""),
+        (b"anything=1", b""),
+    ],
+)
+def test_below_the_portal_a_cookie_of_the_server_stays_within_its_path(value: bytes, left: bytes) -> None:
+    assert confined_cookie(value, PATH) == left
 
 
 # Answers
