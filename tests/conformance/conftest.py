@@ -1,8 +1,9 @@
 """The columns of the conformance table as fixtures, and the table itself at the end of a run.
 
 Every test that asks for ``by``, ``portal`` or ``strict`` runs once for each column; its id names it
-(``test_c23_…[portable-ssh-host]``); one that asks for ``fast`` or ``portable`` is about that lane only. ``make conformance`` runs all columns with the long bodies and prints the table;
-with all other tests the usual columns run with short ones.
+(``test_c23_…[portable-ssh-host]``). One that asks for ``fast`` or ``portable`` is about that lane only.
+``make conformance`` runs all columns with the long bodies and prints the table; with all other tests the usual
+columns run with short ones.
 """
 
 from __future__ import annotations
