@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import asyncssh
@@ -11,6 +12,7 @@ from django.test import Client
 from launcher import parts, services
 from launcher.flows.launch import launch
 from launcher.models import InteractiveSession
+from launcher.ssh.errors import TunnelRefused
 from launcher.states import SessionState
 from portal.accounts.models import User
 from tests.conftest import FOLDER, RunningCluster
@@ -106,3 +108,13 @@ def test_a_computer_that_does_not_let_the_account_in_is_said(reached: Change, al
     reached()  # the administrators have mended it
     drive(session, SessionState.READY)
     assert session.upstream_trouble == ""
+
+
+def test_the_demo_leads_to_no_other_socket_of_this_machine(reached: Change, demo_cluster: RunningCluster) -> None:
+    reached()
+    node = demo_cluster.demo.settings.nodes[0].name
+    cluster = parts.clusters()["demo"]
+    way = parts.hands().tunnel(cluster, "alice", node, 0, asyncio.Protocol, socket="/var/run/docker.sock")
+    with pytest.raises(TunnelRefused) as caught:
+        parts.hands_loop().run(way, 10)
+    assert caught.value.code == "ssh.forwarding_prohibited"

@@ -15,11 +15,12 @@ import pytest
 
 from launcher.clusters import Cluster
 from launcher.ssh.channels import channels_of
+from launcher.ssh.credentials import LentPassword, StoredPasswordCredential
 from launcher.ssh.errors import NodeKeyUnknown, NodeRefused, SSHError, TunnelRefused
 from launcher.ssh.fastpath import TunedConnection
 from launcher.ssh.pool import Pool
 from launcher.ssh.ways import open_way
-from tests.integration.ssh_server import cluster_of, credential, free_port, tcp_server
+from tests.integration.ssh_server import PASSWORD, cluster_of, credential, free_port, login_host, make_ca, tcp_server
 from tests.integration.sshd import Sshd, needs_sshd, running_sshd
 from tests.waiting import until
 
@@ -188,6 +189,27 @@ async def test_a_host_that_does_not_let_the_account_in_stops_nothing_else(pool: 
         assert caught.value.params == {"node": NODE}
         assert await pool.connection(cluster, sshd.username)
         assert not told
+
+
+async def test_a_refused_password_is_not_offered_again_soon(tmp_path: Path) -> None:
+    async def borrow(cluster: Cluster, username: str) -> LentPassword:
+        return LentPassword(PASSWORD, accepted=lambda: None)
+
+    ca = make_ca(tmp_path)
+    pool = Pool(lambda cluster: StoredPasswordCredential(borrow))
+    async with (
+        login_host(tmp_path / "login", ca) as login,
+        login_host(tmp_path / "node", ca, password_expired=True) as node,
+    ):
+        cluster = cluster_of(
+            login, credential="password", reach="ssh-node", node_ssh_port=node.port, node_host_keys=[node.key_line]
+        )
+        for _ in range(3):
+            with pytest.raises(NodeRefused):
+                await pool.connection(cluster, "alice", node=NODE)
+        assert node.passwords_tried == [PASSWORD]
+        assert pool._places[cluster.id, "alice", NODE].back_off.wait_seconds > 500
+        await pool.aclose()
 
 
 async def test_a_host_without_sshd_is_told_apart(pool: Pool, sshd: Sshd) -> None:
