@@ -25,7 +25,7 @@ demo: $(VENV)/.demo ## run the portal with a demonstration cluster on this machi
 test: packages $(VENV)/.all ## run all tests; installs what they need, or says what is left out
 	@$(BIN)/python -m pytest
 
-conformance: $(VENV)/.all ## the proxy, item by item, over every way through it; prints the table
+conformance: $(VENV)/.all ## the proxy, item by item, over every way through it; prints the table (CONFORMANCE_MIB=96 for shorter bodies)
 	@CONFORMANCE=full $(BIN)/python -m pytest -q tests/conformance
 
 chaos: $(VENV)/.all ## 50 launches while processes are killed and the cluster misbehaves (CHAOS_SEED=… repeats a run)

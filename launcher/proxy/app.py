@@ -235,6 +235,8 @@ class Proxy:
         if _CODE.fullmatch(code):
             try:
                 grant = await self._redeem(label=visit.label, code=code)
+                if grant is None:  # used, late, or another session's: worth knowing, whoever it was
+                    await self._report(visit, await self.access.look_up(visit.label, visit.cookie), "code")
             except Exception:
                 log.exception("A code could not be redeemed")
                 return self._page(visit, pages.UNSURE)
