@@ -26,7 +26,7 @@ class LoginCheck:
 
     accepted: bool = True
     username: str = ""  # as the cluster spells it: a login host that ignores case must not make two people of one
-    groups: tuple[str, ...] = ()  # as ``id -Gn`` prints them; a name with a space comes out as two
+    groups: tuple[str, ...] = ()  # as ``id -Gn`` prints them: without a name a number, with a space in it two
     home: str = ""
 
 
@@ -50,7 +50,9 @@ async def verify_password(
     is_kept = False
     try:
         groups = await run(connection, Command(("id", "-Gn")), timeout_seconds=cluster.command_timeout_seconds)
-        if groups.exit_status != 0:
+        name = await run(connection, Command(("id", "-un")), timeout_seconds=cluster.command_timeout_seconds)
+        # Whether there is a shell is what ``id -un`` shows: ``id -Gn`` fails for a group without a name, too.
+        if groups.exit_status != 0 and name.exit_status != 0:
             words = (groups.stderr or groups.stdout).decode(errors="replace")
             # What sshd says where PAM wants a new password and there is no terminal to ask on.
             expired = "password" in words.lower() and ("expired" in words.lower() or "required" in words.lower())
@@ -58,7 +60,6 @@ async def verify_password(
                 " ".join(words.split())[:200], code="ssh.password_expired" if expired else "ssh.no_shell"
             )
         home = await run(connection, Command(("printenv", "HOME")), timeout_seconds=cluster.command_timeout_seconds)
-        name = await run(connection, Command(("id", "-un")), timeout_seconds=cluster.command_timeout_seconds)
         # A talkative shell start-up file prints before the command does: the answer is the last line.
         folder, spelling = _last_line(home.stdout), _last_line(name.stdout)
         check = LoginCheck(

@@ -8,6 +8,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 
 from launcher.checkup import last_check_up, parts_of, start_check_up
+from portal.accounts import reauthentication
 from portal.accounts.requests import signed_in_user
 from portal.addresses import address_of
 
@@ -20,6 +21,7 @@ def check_up(request: HttpRequest) -> HttpResponse:
     if not user.may_audit or (request.method == "POST" and not user.is_administrator):
         raise Http404
     if request.method == "POST":
+        reauthentication.require(request)
         start_check_up(user, address=address_of(request))
         return redirect("launcher:admin-check-up")
     last = last_check_up()

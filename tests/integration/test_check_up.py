@@ -65,6 +65,18 @@ def test_a_worker_that_is_not_there_is_found_from_the_page(admin: User, demo_clu
     assert [part.title for part in parts_of(last)] == ["The portal", "Demo cluster"]
 
 
+def test_starting_one_wants_a_fresh_proof(as_admin: Client, valkey: None) -> None:
+    web = as_admin.session
+    web["proved_at"] -= 16 * 60
+    web.save()
+    before = last_check_up()  # of another test: it is kept where tests do not roll back
+    answer = as_admin.post(PAGE)
+    assert answer.status_code == 302
+    assert answer.headers["Location"].startswith("/confirm/")
+    after = last_check_up()
+    assert (after and after.began_at) == (before and before.began_at)
+
+
 def test_an_auditor_sees_the_page_and_cannot_start_anything(bob: User, valkey: None) -> None:
     bob.role = Role.AUDITOR
     bob.save()
