@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
 from typing import Protocol
 
@@ -26,6 +27,8 @@ EXTENSION = "footbridge.tunnel"
 
 HALF_OPEN_SECONDS = 30.0
 """How long one direction may go on after the other has ended."""
+KEEPALIVE_SECONDS = 60
+"""How long a browser may be silent before the system asks whether it is still there."""
 END_SECONDS = 1.0
 """How long an end that has been told to go may take for it."""
 
@@ -168,6 +171,13 @@ class BrowserEnd(End):
         """Begin with this transport; ``forget`` is called when it is gone."""
         self.transport = transport
         self._forget = forget
+        link = transport.get_extra_info("socket")
+        if link is not None and link.family in (socket.AF_INET, socket.AF_INET6):
+            # Nobody but the two ends pings; a browser that vanished without a word is noticed by the system.
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS // 2)
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget(self)
