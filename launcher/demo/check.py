@@ -110,7 +110,7 @@ class _Check:
         self._browser = Browser("127.0.0.1")
         self._session = ""
         self._page = ""
-        self._origin = ""
+        self._address = ""
 
     def run(self) -> int:
         """All steps. 0, or 1 after saying which step failed, with the last lines of the log that knows
@@ -127,7 +127,7 @@ class _Check:
                 "worker",
                 lambda _: f"{time.monotonic() - launched_at:.1f} s after launch",
             )
-            self._step("connect", self._connect, "web", lambda _: self._origin)
+            self._step("connect", self._connect, "web", lambda _: self._address)
             self._step("run 6*7 in a kernel", self._cell, "web", lambda answer: f"gave {answer}")
             self._step("stop", self._stop, "worker", lambda reason: f"ended: {reason}")
             if (folder := self._folder) is not None:
@@ -216,14 +216,13 @@ class _Check:
         answer = self._browser.submit(form)
         if answer.status not in (302, 303) or "/.footbridge/enter" not in answer.location:
             raise StepError(f"Connect was answered with {answer.brief}")
-        parts = urlsplit(answer.location)
-        self._origin = f"{parts.scheme}://{parts.netloc}"
+        self._address = answer.location.partition("/.footbridge/enter")[0]
         entered = self._browser.get(answer.location)
         if entered.status != 200:
             raise StepError(f"the session's address answered {entered.brief}")
 
     def _cell(self) -> str:
-        answer = run_cell(self._browser, self._origin, "6*7")
+        answer = run_cell(self._browser, self._address, "6*7")
         if answer != "42":
             raise StepError(f"6*7 gave {answer!r}")
         return answer

@@ -26,33 +26,33 @@ class CellError(Exception):
     """The cell did not run; the text says where it stopped."""
 
 
-def run_cell(browser: Browser, origin: str, source: str) -> str:
-    """The text that ``source`` gives in a fresh kernel of the server at ``origin``. The kernel is ended
-    afterwards.
+def run_cell(browser: Browser, address: str, source: str) -> str:
+    """The text that ``source`` gives in a fresh kernel of the server at ``address``, which has no slash at its end.
+    The kernel is ended afterwards.
     """
-    page = browser.get(f"{origin}/lab")
+    page = browser.get(f"{address}/lab")
     if page.status != 200:
         raise CellError(f"JupyterLab's page answered {page.brief}")
-    headers = {"Content-Type": "application/json", "X-XSRFToken": browser.cookies(origin).get("_xsrf", "")}
-    made = browser.request("POST", f"{origin}/api/kernels", body=b"{}", headers=headers)
+    headers = {"Content-Type": "application/json", "X-XSRFToken": browser.cookies(address).get("_xsrf", "")}
+    made = browser.request("POST", f"{address}/api/kernels", body=b"{}", headers=headers)
     if made.status != 201:
         raise CellError(f"creating a kernel answered {made.brief}")
     document = made.json()
     kernel = str(document["id"]) if isinstance(document, dict) else ""
     try:
-        return _execute(browser, origin, kernel, source)
+        return _execute(browser, address, kernel, source)
     finally:
-        browser.request("DELETE", f"{origin}/api/kernels/{kernel}", headers=headers)
+        browser.request("DELETE", f"{address}/api/kernels/{kernel}", headers=headers)
 
 
-def _execute(browser: Browser, origin: str, kernel: str, source: str) -> str:
+def _execute(browser: Browser, address: str, kernel: str, source: str) -> str:
     session = uuid.uuid4().hex
-    address = f"ws://{urlsplit(origin).netloc}/api/kernels/{kernel}/channels?session_id={session}"
+    parts = urlsplit(address)
     with connect(
-        address,
-        sock=browser.dial(origin),
-        origin=Origin(origin),
-        additional_headers={"Cookie": browser.cookie_header(origin)},
+        f"ws://{parts.netloc}{parts.path}/api/kernels/{kernel}/channels?session_id={session}",
+        sock=browser.dial(address),
+        origin=Origin(f"{parts.scheme}://{parts.netloc}"),
+        additional_headers={"Cookie": browser.cookie_header(address)},
         compression=None,
         open_timeout=CELL_SECONDS,
         proxy=None,
