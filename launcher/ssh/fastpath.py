@@ -306,8 +306,10 @@ def tune(connection: asyncssh.SSHClientConnection) -> bool:
         return True
     connection._write_line = transport.write
     sock = transport.get_extra_info("socket")
-    if sock is not None:  # what the kernel holds back waits as well
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _CONGESTED_BYTES)
+    lowat = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # not on every system
+    if sock is not None and lowat is not None:  # what the kernel holds back waits as well
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, lowat, _CONGESTED_BYTES)
     transport.set_protocol(connection)  # uvloop remembers the methods of the protocol it was given
     return True
 
