@@ -173,6 +173,7 @@ class NoticeKind(models.TextChoices):
     READY = "ready"
     TIME = "time"  # the walltime will be over soon
     IDLE = "idle"  # it will be stopped soon because nobody uses it
+    VISIT = "visit"  # an administrator opened it
     ENDED = "ended"
 
 

@@ -47,6 +47,9 @@ def _said(notice: Notice) -> str:
     if notice.kind == NoticeKind.ENDED:
         parts = (endwords.end_sentence(session), endwords.end_cure(session))
         return wording.joined(*parts).replace("%", "%%")
+    if notice.kind == NoticeKind.VISIT:
+        said: str = _("%(visitor)s opened this session to help: %(reason)s") % notice.params
+        return said.replace("%", "%%")
     if notice.kind == NoticeKind.IDLE:
         return _("Nobody works in this session, so it will be stopped at %(at)s. Go on working to keep it.")
     return _("This session ends at %(at)s. Save your work.")
@@ -58,6 +61,7 @@ def subject(notice: Notice) -> str:
         NoticeKind.READY: _("%(name)s is ready"),
         NoticeKind.TIME: _("%(name)s ends soon"),
         NoticeKind.IDLE: _("%(name)s will be stopped soon"),
+        NoticeKind.VISIT: _("An administrator opened %(name)s"),
         NoticeKind.ENDED: _("%(name)s has ended"),
     }[NoticeKind(notice.kind)]
     return " ".join((pattern % {"name": session_name(notice.session)}).split())

@@ -66,7 +66,7 @@ def _is_wanted(notice: Notice, owner: User) -> bool:
     """Whether the owner wants mail, and the notice still tells something true."""
     if not (settings.EMAIL_HOST and owner.is_active and owner.mail_notices and owner.email):
         return False
-    if notice.kind == NoticeKind.ENDED:
+    if notice.kind in (NoticeKind.ENDED, NoticeKind.VISIT):
         return True
     if notice.kind == NoticeKind.READY:
         return notice.session.is_live

@@ -7,8 +7,9 @@ import datetime as dt
 from django.db import transaction
 
 from launcher import dispatch
-from launcher.models import InteractiveSession, SupportVisit
+from launcher.models import InteractiveSession, NoticeKind, SupportVisit
 from launcher.selectors import may_visit
+from launcher.services.noticing import tell_owner
 from portal.accounts.models import User
 from portal.audit import events
 from portal.audit.services import record
@@ -43,13 +44,18 @@ def open_as_user(*, session: InteractiveSession, actor: User, reason: str, addre
             began_at=moment,
             expires_at=moment + dt.timedelta(minutes=VISIT_MINUTES),
         )
+        tell_owner(
+            locked,
+            kind=NoticeKind.VISIT,
+            key=f"visit:{visit.pk}",
+            params={"visitor": actor.username, "reason": reason},
+        )
         record(
             events.SessionOpenedAsUser(owner=locked.username, reason=reason, minutes=VISIT_MINUTES),
             actor=actor.username,
             address=address,
             session_id=locked.id,
         )
-        dispatch.tell_browsers(locked)
     return visit
 
 

@@ -59,7 +59,7 @@ function speak(notices, isNews) {
   for (const notice of fresh) spoken.add(notice.id);
   // Where a part of the page lives, live.js has said that it is ready or has ended.
   const hasLive = document.querySelector("[data-live]") !== null;
-  const said = fresh.filter((notice) => notice.kind === "time" || notice.kind === "idle" || !hasLive);
+  const said = fresh.filter((notice) => ["time", "idle", "visit"].includes(notice.kind) || !hasLive);
   if (isNews && said.length > 0) {
     announcer.textContent = said.map((notice) => `${notice.title}. ${words(notice)}`).join(" ");
   }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
 from playwright.async_api import Page, WebSocket, expect
 
 from launcher.demo.folder import Running
@@ -26,7 +27,10 @@ def watch_sockets(page: Page) -> dict[WebSocket, asyncio.Event]:
     return sockets
 
 
-async def test_signing_out_closes_the_open_notebook_within_two_seconds(demo: Running, person: Person) -> None:
+@pytest.mark.parametrize("door", ["/sign-out/", "/profile/browsers/sign-out-everywhere/"])
+async def test_signing_out_closes_the_open_notebook_within_two_seconds(
+    demo: Running, person: Person, door: str
+) -> None:
     page = await person("bob")  # whose JupyterLab has no notebook open from an earlier test
     session_id = await launch(page, title="Signed out")
     lab = await open_notebook(page)
@@ -38,7 +42,7 @@ async def test_signing_out_closes_the_open_notebook_within_two_seconds(demo: Run
     assert still_open
 
     await page.goto("/profile/")
-    await page.evaluate("document.querySelector('form[action=\"/sign-out/\"]').requestSubmit()")
+    await page.evaluate("door => document.querySelector(`form[action='${door}']`).requestSubmit()", door)
     await page.wait_for_url("**/sign-in/")
     begin = time.monotonic()
     await asyncio.wait_for(asyncio.gather(*(closed.wait() for closed in still_open)), 30)

@@ -141,6 +141,20 @@ def test_an_owner_reads_in_a_mail_that_it_ends(reader: User, server: MailServer,
     assert session.host_label not in words
 
 
+def test_an_owner_reads_in_a_mail_who_opened_their_session_and_why(
+    reader: User, admin: User, server: MailServer, messages: list[int], settings: Any
+) -> None:
+    settings.CONF = settings.CONF.model_copy(update={"open_as_user": True})
+    session = running(reader, left=9, title="Analysis")
+    services.open_as_user(session=session, actor=admin, reason="A kernel is stuck at 100%", address="")
+    work(messages)
+    (message,) = server.taken
+    assert server.recipients == ["alice@example.org"]
+    assert message["Subject"] == "An administrator opened Analysis"
+    assert "admin opened this session to help: A kernel is stuck at 100%" in message.get_content()
+    assert session.host_label not in message.get_content()
+
+
 def test_a_mail_is_in_the_owners_language_and_zone(reader: User, server: MailServer, messages: list[int]) -> None:
     User.objects.update(language="zh-hans", time_zone="Asia/Shanghai")
     session = running(reader, left=9)
