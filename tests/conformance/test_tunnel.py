@@ -150,4 +150,4 @@ async def test_a_revoked_tunnel_is_cut_inside_a_frame(fast: Portal) -> None:
         async with asyncio.timeout(2):
             assert await raw.reader.read() == b""
     await until(lambda: not fast.upstream.open)
-    assert not fast.proxy.is_busy
+    await until(lambda: not fast.proxy.is_busy, what="the tunnel to end")
