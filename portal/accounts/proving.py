@@ -34,6 +34,10 @@ class SignInRefused(FootbridgeError):
     code = "sign_in.refused"
 
 
+class _OneSaidNo(FootbridgeError):
+    """One way could not tell and another said no: this was a guess, and counts as one."""
+
+
 def is_account_name(name: str) -> bool:
     """Whether an account of an ordinary person can be called so. Never true of root, nor of an option of a command."""
     return bool(_USERNAME.fullmatch(name)) and name.casefold() != "root"
@@ -66,7 +70,7 @@ def prove_password(*, username: str, password: str, address: str) -> Proved:
         proved = _first_that_knows(ways, username, password)
     except FootbridgeError as error:
         code = AFTER_A_RIGHT_PASSWORD.get(error.code)
-        if code is None:
+        if code is None and not isinstance(error, _OneSaidNo):
             attempt.give_back()
         raise refused(username, address, way="", cause=error.code, code=code or "sign_in.cluster_away") from error
     if proved is None:
@@ -97,6 +101,7 @@ def record_confirmed(*, user: User, way: str, address: str) -> None:
 def _first_that_knows(ways: Iterable[PasswordWay], username: str, password: str) -> Proved | None:
     """Ask each in turn. A way that cannot tell stops nobody whom a later one knows; else its error is raised."""
     unknown: FootbridgeError | None = None
+    was_judged = False
     for way in ways:
         try:
             identity = way.check(username, password)
@@ -105,6 +110,9 @@ def _first_that_knows(ways: Iterable[PasswordWay], username: str, password: str)
             continue
         if identity is not None:
             return Proved(way.name, identity)
+        was_judged = True
     if unknown is not None:
+        if was_judged:
+            raise _OneSaidNo(code=unknown.code) from unknown
         raise unknown
     return None

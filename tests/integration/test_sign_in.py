@@ -13,6 +13,7 @@ from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 
+from launcher.ssh.errors import Unreachable
 from portal.accounts import proving, throttle
 from portal.accounts.models import User
 from portal.accounts.ways.base import Identity
@@ -136,6 +137,18 @@ def test_while_the_cluster_is_away_no_attempt_is_used_up(
         assert b"password cannot be checked" in post(client, "alice", "x").content
     demo_cluster.mend()
     assert post(client, "alice", demo_cluster.password("alice")).status_code == 302
+
+
+def test_guesses_that_one_way_refuses_count_while_another_is_away(
+    way: CountingWay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Away(CountingWay):
+        def check(self, username: str, password: str) -> Identity | None:
+            raise Unreachable("no route to host")
+
+    monkeypatch.setattr(proving, "password_ways", lambda conf: [Away(), way])
+    assert [guess("alice", "192.0.2.1") for _ in range(8)] == ["sign_in.cluster_away"] * 5 + ["sign_in.throttled"] * 3
+    assert len(way.asked) == 5
 
 
 def test_no_counter_is_left_without_an_end(way: CountingWay) -> None:
