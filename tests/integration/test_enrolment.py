@@ -6,9 +6,10 @@ Real pages, real OpenSSH, real Valkey; the workers' part is driven by hand.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime as dt
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,14 @@ from django.urls import reverse
 
 from launcher import cards, keyring, parts, services
 from launcher.catalog import LaunchChoices
+from launcher.clusters import Cluster
 from launcher.flows import enrolment
 from launcher.flows.launch import launch
 from launcher.models import EnrolledKey, InteractiveSession, KeptPassword
 from launcher.parts import hands, hands_loop
 from launcher.schedulers.base import Command
 from launcher.services import LaunchRefused
+from launcher.ssh.credentials import CertificateCredential
 from launcher.ssh.errors import LoginRefused, SSHError
 from portal.accounts.models import User
 from portal.audit.models import AuditEvent
@@ -419,3 +422,46 @@ def test_a_sign_in_at_a_host_with_another_key_is_refused_and_recorded(sshd: Open
     assert answer.status_code == 200
     assert len(events("cluster.host_key_rejected")) == 1
     assert [event["cause"] for event in events("user.sign_in_refused")] == ["ssh.host_key_changed"]
+
+
+# what a cluster refuses, where the portal has certificates
+
+
+@pytest.mark.parametrize("spoil", [OpenSSH.lock, OpenSSH.expire])
+def test_an_account_that_is_locked_or_ended_cannot_sign_in_with_its_right_password(
+    sshd: OpenSSH, spoil: Callable[[OpenSSH], None]
+) -> None:
+    write_clusters(sshd, credential="certificate")
+    spoil(sshd)
+    answer = Client().post(reverse("accounts:sign-in"), {"username": "alice", "password": PASSWORD})
+    assert "The cluster did not accept this account name and password." in answer.content.decode()
+    assert not User.objects.exists()
+    assert [event["cause"] for event in events("user.sign_in_refused")] == ["password"]
+
+
+def test_root_is_refused_before_the_cluster_is_asked(sshd: OpenSSH) -> None:
+    write_clusters(sshd, credential="certificate")
+    before = sshd.log.count("Connection from")
+    Client().post(reverse("accounts:sign-in"), {"username": "root", "password": PASSWORD})
+    assert [event["cause"] for event in events("user.sign_in_refused")] == ["name"]
+    assert sshd.log.count("Connection from") == before
+
+
+@pytest.mark.parametrize("spoil", ["wrong_principal", "ran_out"])
+def test_a_certificate_that_the_cluster_does_not_take_is_recorded(
+    sshd: OpenSSH, monkeypatch: pytest.MonkeyPatch, spoil: str
+) -> None:
+    write_clusters(sshd, credential="certificate")
+    real = CertificateCredential.options
+
+    async def spoilt(self: CertificateCredential, cluster: Cluster, username: str, reason: str) -> Mapping[str, object]:
+        if spoil == "wrong_principal":
+            return await real(self, cluster, "bob", reason)
+        return await real(dataclasses.replace(self, lifetime_seconds=-10), cluster, username, reason)
+
+    monkeypatch.setattr(CertificateCredential, "options", spoilt)
+    with pytest.raises(LoginRefused):
+        whoami()
+    assert events("credential.refused") == [
+        {"cluster": "hpc", "credential": "certificate", "cause": "ssh.login_refused"}
+    ]
