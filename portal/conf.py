@@ -17,14 +17,15 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from portal.mailserver import MailServer, is_sender, parse_mail_server
+from portal.openid_conf import OpenIdConf
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The folder that holds ``manage.py``."""
 
-WAYS_TO_SIGN_IN = ("cluster",)
+WAYS_TO_SIGN_IN = ("cluster", "openid")
 """What ``PORTAL_AUTH`` may name; ``portal.accounts.ways`` has a class for each."""
 
 Names = Annotated[tuple[str, ...], NoDecode]
@@ -40,7 +41,7 @@ def _private(path: Path) -> bool:
     return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
-class Conf(BaseSettings):
+class Conf(OpenIdConf):
     """What an administrator can set. Each attribute is read from ``PORTAL_`` plus its name in capitals."""
 
     model_config = SettingsConfigDict(
@@ -109,7 +110,8 @@ class Conf(BaseSettings):
     Empty: ``encryption.key`` in the data folder."""
 
     auth: Names = ("cluster",)
-    """Ways to sign in, in the order they are tried. ``cluster``: the cluster's password, checked by an SSH login."""
+    """Ways to sign in, in the order they are tried. ``cluster``: the cluster's password, checked by an SSH login.
+    ``openid``: an OpenID provider."""
     auth_cluster: str = ""
     """The cluster whose login host checks passwords. Empty: the first of the clusters file."""
     administrators: Names = ()
@@ -249,6 +251,8 @@ class Conf(BaseSettings):
             raise ValueError("PORTAL_DEBUG shows secrets to visitors and is refused outside the demo")
         if urlsplit(self.portal_url).scheme not in ("http", "https") or not urlsplit(self.portal_url).hostname:
             raise ValueError("PORTAL_URL must be a web address such as https://notebooks.example.org")
+        if "openid" in self.auth:
+            self.check_openid()
         if self.email_url.get_secret_value():
             parse_mail_server(self.email_url.get_secret_value())
         if not is_sender(self.mail_from):

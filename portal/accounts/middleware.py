@@ -116,7 +116,7 @@ class ProofMiddleware:
 
     @staticmethod
     def _open_paths() -> tuple[str, ...]:
-        names = ("add-app", "add-passkey", "confirm", "sign-out", "language")
+        names = ("add-app", "add-passkey", "confirm", "openid-begin", "sign-out", "language")
         return tuple(reverse(f"accounts:{name}") for name in names)
 
     @staticmethod

@@ -97,6 +97,21 @@ class WebSession(models.Model):
         return f"web session of {self.user_id}"
 
 
+class OpenIdTie(models.Model):
+    """Who an account is at an OpenID provider, since its first sign-in that way: nobody else there becomes it."""
+
+    user = models.OneToOneField(User, on_delete=models.CASCADE, related_name="openid_tie")
+    issuer = models.CharField(max_length=500)
+    subject = models.CharField(max_length=255)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["issuer", "subject"], name="one_account_each_openid_subject")]
+
+    def __str__(self) -> str:
+        return f"OpenID of {self.user_id}"
+
+
 class FactorKind(models.TextChoices):
     """What a second step at sign-in is done with."""
 

@@ -351,6 +351,25 @@ class UserRoleChanged(Event):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class OpenIdTied(Event):
+    """Somebody signed in by OpenID Connect for the first time. Not recorded: who they are at the provider."""
+
+    NAME: ClassVar[str] = "user.openid_tied"
+    LABEL: ClassVar[StrPromise] = _("First sign-in by OpenID Connect")
+    issuer: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OpenIdReleased(Event):
+    """Who ``username`` is at the OpenID provider was forgotten. Not recorded: who it was."""
+
+    NAME: ClassVar[str] = "user.openid_released"
+    LABEL: ClassVar[StrPromise] = _("Tie to the OpenID provider released")
+    username: str
+    issuer: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class UserConfirmed(Event):
     """Somebody signed in proved again who they are, by the ``way`` named. Not recorded: for which page."""
 

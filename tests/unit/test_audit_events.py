@@ -70,6 +70,8 @@ RECORDED = {
     "user.signed_out": (1, {}),
     "user.signed_out_elsewhere": (1, {"everywhere": "bool", "web_sessions": "int", "tokens": "int"}),
     "user.role_changed": (1, {"username": "str", "before": "str", "role": "str"}),
+    "user.openid_tied": (1, {"issuer": "str"}),
+    "user.openid_released": (1, {"username": "str", "issuer": "str"}),
     "user.confirmed": (1, {"way": "str"}),
     "second_factor.added": (1, {"kind": "str", "name": "str"}),
     "second_factor.removed": (1, {"kind": "str", "name": "str"}),

@@ -17,7 +17,9 @@ PASSWORD_WAYS: Mapping[str, str] = {
     "cluster": "portal.accounts.ways.cluster.ClusterPassword",
 }
 """Ways that check a password, by the name used in ``PORTAL_AUTH``."""
-REDIRECTING_WAYS: Mapping[str, str] = {}
+REDIRECTING_WAYS: Mapping[str, str] = {
+    "openid": "portal.accounts.ways.openid.OpenId",
+}
 """Ways through another site."""
 
 
