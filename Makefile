@@ -9,6 +9,9 @@ UV_VERSION := 0.13.9
 # The settings that Django's plugin for mypy wants to see; nothing is signed with this.
 CHECKS_ENVIRONMENT := PORTAL_DEMO=1 PORTAL_SECRET_KEY=for-checks-only-0123456789-abcdefghijkl
 
+# python-ldap is compiled here, which takes headers that not every machine has; `make packages` installs them.
+LDAP = $(if $(wildcard /usr/include/ldap.h),--extra ldap)
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_PYTHON_DOWNLOADS := never
 export VIRTUAL_ENV :=
@@ -69,7 +72,7 @@ $(VENV)/.demo: $(VENV)/.uv uv.lock pyproject.toml
 	@touch $@
 
 $(VENV)/.all: $(VENV)/.uv uv.lock pyproject.toml
-	@.ci/install $(BIN) --group dev --extra demo
+	@.ci/install $(BIN) --group dev --extra demo --extra pam $(LDAP)
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.uv:

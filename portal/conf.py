@@ -19,13 +19,15 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from portal.ldap_conf import LdapConf
 from portal.mailserver import MailServer, is_sender, parse_mail_server
 from portal.openid_conf import OpenIdConf
+from portal.pam_conf import PamConf
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The folder that holds ``manage.py``."""
 
-WAYS_TO_SIGN_IN = ("cluster", "openid")
+WAYS_TO_SIGN_IN = ("cluster", "ldap", "pam", "openid")
 """What ``PORTAL_AUTH`` may name; ``portal.accounts.ways`` has a class for each."""
 
 Names = Annotated[tuple[str, ...], NoDecode]
@@ -41,7 +43,7 @@ def _private(path: Path) -> bool:
     return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
-class Conf(OpenIdConf):
+class Conf(LdapConf, OpenIdConf, PamConf):
     """What an administrator can set. Each attribute is read from ``PORTAL_`` plus its name in capitals."""
 
     model_config = SettingsConfigDict(
@@ -111,7 +113,7 @@ class Conf(OpenIdConf):
 
     auth: Names = ("cluster",)
     """Ways to sign in, in the order they are tried. ``cluster``: the cluster's password, checked by an SSH login.
-    ``openid``: an OpenID provider."""
+    ``ldap``: a directory's. ``pam``: this computer's own. ``openid``: an OpenID provider."""
     auth_cluster: str = ""
     """The cluster whose login host checks passwords. Empty: the first of the clusters file."""
     administrators: Names = ()
@@ -253,6 +255,8 @@ class Conf(OpenIdConf):
             raise ValueError("PORTAL_URL must be a web address such as https://notebooks.example.org")
         if "openid" in self.auth:
             self.check_openid()
+        if "ldap" in self.auth:
+            self.check_ldap()
         if self.email_url.get_secret_value():
             parse_mail_server(self.email_url.get_secret_value())
         if not is_sender(self.mail_from):

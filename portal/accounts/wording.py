@@ -18,10 +18,14 @@ def sign_in_sentence(code: str) -> str:
             "The cluster wants you to choose a new password first. Sign in to it once by SSH, then come back."
         ),
         "sign_in.no_shell": _("Your account on the cluster cannot run commands, so it cannot start sessions."),
+        "sign_in.closed": _("Your account is closed or has run out."),
         "sign_in.not_allowed": _("Your account may not use this portal."),
     }
     sentence = sentences.get(code, sentences["sign_in.wrong"])
-    if code in ("sign_in.not_allowed", "sign_in.cluster_away", "sign_in.no_shell") and settings.CONF.support:
+    if (
+        code in ("sign_in.not_allowed", "sign_in.cluster_away", "sign_in.no_shell", "sign_in.closed")
+        and settings.CONF.support
+    ):
         sentence += " " + _("Ask %(support)s for help.") % {"support": settings.CONF.support}
     return sentence
 

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from django.conf import settings
 from django.db import connections
 from django.http import HttpResponse
 from django.test import Client
@@ -43,16 +42,6 @@ def way(valkey: None, db: None, monkeypatch: pytest.MonkeyPatch) -> CountingWay:
     one = CountingWay()
     monkeypatch.setattr(proving, "password_ways", lambda conf: [one])
     return one
-
-
-@pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Change settings for one test: ``site(allowed_users=("bob",))``."""
-
-    def change(**values: object) -> None:
-        monkeypatch.setattr(settings, "CONF", settings.CONF.model_copy(update=values))
-
-    return change
 
 
 def post(client: Client, username: str, password: str) -> HttpResponse:

@@ -15,6 +15,8 @@ from portal.conf import Conf
 
 PASSWORD_WAYS: Mapping[str, str] = {
     "cluster": "portal.accounts.ways.cluster.ClusterPassword",
+    "ldap": "portal.accounts.ways.ldap.DirectoryPassword",
+    "pam": "portal.accounts.ways.pam.HostPassword",
 }
 """Ways that check a password, by the name used in ``PORTAL_AUTH``."""
 REDIRECTING_WAYS: Mapping[str, str] = {

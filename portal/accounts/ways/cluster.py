@@ -1,4 +1,8 @@
-"""The cluster's own password, checked by an SSH login to the login host and then forgotten."""
+"""The cluster's own password, checked by an SSH login to the login host and then forgotten.
+
+Groups are asked for as the cluster's operator, never as the person: what runs in somebody's own shell answers whatever
+their start-up files make it answer, and groups decide who administers. Without an operator nobody has a group.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import asyncssh
 from launcher.clusters import Cluster
 from launcher.keyring import record_host_key_rejected
 from launcher.parts import hands, sign_in_cluster
+from launcher.schedulers.base import Command
 from launcher.ssh.errors import HostKeyChanged, LoginRefused
 from launcher.ssh.loop import hands_loop
 from launcher.ssh.passwords import LoginCheck, verify_password
@@ -50,4 +55,15 @@ class ClusterPassword:
         except HostKeyChanged as error:
             record_host_key_rejected(cluster.id, error)
             raise
-        return Identity(username=login.username, groups=login.groups)
+        return Identity(username=login.username, groups=hands_loop().run(_groups(cluster, login.username), 30))
+
+
+async def _groups(cluster: Cluster, username: str) -> tuple[str, ...]:
+    """The groups of an account, as the operator sees them. Raises SSHError where the operator cannot be asked."""
+    if not cluster.operator:
+        return ()
+    command = Command(("id", "-Gn", "--", username))
+    answer = await hands().run(cluster, cluster.operator, command, reason="sign-in")
+    # A group without a name makes ``id`` fail and print its number; a talkative start-up file prints before.
+    lines = answer.stdout.decode(errors="replace").strip().splitlines()
+    return tuple(lines[-1].split()) if lines else ()

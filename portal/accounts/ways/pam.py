@@ -1,0 +1,89 @@
+"""The password of this computer's own accounts, by PAM: for a portal host that is itself part of the cluster.
+
+PAM decides in two parts, and both count: is the password right, and may the account be used (expired, locked). Needs
+``python-pam``. A process that is not root can only check what its modules check for it: sssd, LDAP and Kerberos do, the
+password file does not.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+
+from pam import PamAuthenticator
+
+from portal.accounts.ways.base import Identity
+from portal.conf import Conf
+from portal.errors import FootbridgeError
+
+PAM_SUCCESS = 0
+_NOT_THIS_PERSON = frozenset(
+    (
+        7,  # PAM_AUTH_ERR
+        10,  # PAM_USER_UNKNOWN
+        8,  # PAM_CRED_INSUFFICIENT: the modules may not read this account's password
+        11,  # PAM_MAXTRIES
+    )
+)
+_NEW_PASSWORD = frozenset((12, 27))  # PAM_NEW_AUTHTOK_REQD, PAM_AUTHTOK_EXPIRED
+_CLOSED = frozenset((6, 13))  # PAM_PERM_DENIED, PAM_ACCT_EXPIRED
+"""Numbers of Linux-PAM's ``_pam_types.h``."""
+
+
+class PamRefused(FootbridgeError):
+    """PAM could not tell (``pam.away``), or lets nobody into the account (``pam.closed``, ``pam.password_expired``)."""
+
+    code = "pam.away"
+
+
+class HostPassword:
+    """See the module. A ``PasswordWay``."""
+
+    name = "pam"
+
+    def __init__(self, conf: Conf) -> None:
+        self._service = conf.pam_service
+
+    def check(self, username: str, password: str) -> Identity | None:
+        """See PasswordWay. Raises PamRefused."""
+        if not password or "\0" in password:
+            return None
+        pam = PamAuthenticator()
+        if not pam.authenticate(username, password, service=self._service, resetcreds=False):
+            _judge(pam)
+            return None
+        try:
+            account = pwd.getpwnam(username)
+        except KeyError:
+            return None
+        if account.pw_uid == 0:
+            return None
+        return Identity(
+            username=account.pw_name,
+            groups=_groups(account),
+            display_name=account.pw_gecos.split(",")[0].strip(),
+        )
+
+
+def _judge(pam: PamAuthenticator) -> None:
+    """Raises PamRefused for all but a wrong password and an unknown account."""
+    code, words = pam.code, str(pam.reason or "")
+    if code in _NOT_THIS_PERSON:
+        return
+    if code in _NEW_PASSWORD:
+        raise PamRefused(words, code="pam.password_expired")
+    if code in _CLOSED:
+        raise PamRefused(words, code="pam.closed")
+    raise PamRefused(f"{words} ({code})")
+
+
+def _groups(account: pwd.struct_passwd) -> tuple[str, ...]:
+    """The names of all groups of an account; a group without a name is left out."""
+    names = set()
+    for number in os.getgrouplist(account.pw_name, account.pw_gid):
+        try:
+            names.add(grp.getgrgid(number).gr_name)
+        except KeyError:
+            continue
+    return tuple(sorted(names))

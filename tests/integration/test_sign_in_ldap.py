@@ -1,0 +1,178 @@
+"""Signing in with a directory's password, against a real slapd over TLS."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from django.test import Client
+from pydantic import SecretStr, ValidationError
+
+from portal.accounts.models import Role, User
+from portal.audit.models import AuditEvent
+from portal.conf import Conf
+from tests.conftest import RunningCluster
+from tests.integration import directory as directories
+from tests.integration.directory import Directory
+from tests.integration.test_sign_in import post
+from tests.unit.test_conf import SECRET
+
+pytest.importorskip("ldap", reason="python-ldap is not installed: it needs the headers of libldap and libsasl")
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.integration,
+    pytest.mark.skipif(directories.SLAPD is None, reason="slapd is not installed"),
+]
+
+from portal.accounts.ways.ldap import DirectoryAway, DirectoryPassword, DirectoryRefused  # noqa: E402  # what it needs may be missing
+
+PASSWORD = "alice-in-the-directory"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Directory]:
+    with directories.directory(tmp_path_factory.mktemp("directory")) as one:
+        yield one
+
+
+def conf_of(running: Directory, **changes: object) -> Conf:
+    return Conf(_env_file=None, secret_key=SECRET, demo=False, **{**running.settings, **changes})  # type: ignore[arg-type]  # settings by name
+
+
+def way(running: Directory, **changes: object) -> DirectoryPassword:
+    return DirectoryPassword(conf_of(running, **changes))
+
+
+@pytest.fixture
+def signed_by(running: Directory, site: Callable[..., None], demo_cluster: RunningCluster) -> Callable[..., None]:
+    """The portal with this directory, and more settings."""
+
+    def change(**values: object) -> None:
+        settings = {**running.settings, **values}
+        site(**{**settings, "ldap_bind_password": SecretStr(str(settings["ldap_bind_password"]))})
+
+    return change
+
+
+def test_a_right_password_gives_the_account_its_groups_and_its_name(running: Directory) -> None:
+    who = way(running, ldap_claims="employeeType").check("alice", PASSWORD)
+    assert who is not None
+    assert (who.username, who.groups, who.display_name) == ("alice", ("hpc", "physics"), "Alice Demo")
+    assert who.email == "alice@cluster.example"
+    assert who.claims == {"employeeType": ("staff",)}
+
+
+def test_the_account_is_spelt_as_the_directory_spells_it(running: Directory) -> None:
+    who = way(running).check("ALICE", PASSWORD)
+    assert who is not None
+    assert who.username == "alice"
+
+
+@pytest.mark.parametrize(
+    ("username", "password"),
+    [
+        ("alice", "wrong"),
+        ("alice", ""),
+        ("nobody", PASSWORD),
+        ("*", PASSWORD),
+        ("alice)(uid=*", PASSWORD),
+        ("*)(uid=alice", PASSWORD),
+        ("alice\0", PASSWORD),
+        ("bob", "bob-in-the-directory"),
+    ],
+    ids=["wrong", "empty", "unknown", "star", "filter", "filter-2", "nul", "locked"],
+)
+def test_all_else_is_refused(running: Directory, username: str, password: str) -> None:
+    assert way(running).check(username, password) is None
+
+
+def test_start_tls_works_too(running: Directory) -> None:
+    one = way(running, ldap_url=f"ldap://127.0.0.1:{running.port}", ldap_start_tls=True)
+    assert one.check("alice", PASSWORD) is not None
+
+
+def test_a_directory_with_another_authoritys_certificate_is_told_nothing(running: Directory, tmp_path: Path) -> None:
+    directories.write_certificates(tmp_path)
+    for changes in ({}, {"ldap_url": f"ldap://127.0.0.1:{running.port}", "ldap_start_tls": True}):
+        with pytest.raises(DirectoryAway):
+            way(running, ldap_ca_file=tmp_path / "ca.pem", **changes).check("alice", PASSWORD)
+
+
+def test_a_directory_that_is_away_or_hangs_is_not_a_wrong_password(running: Directory) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        began = time.monotonic()
+        with pytest.raises(DirectoryAway):
+            way(running, ldap_url=f"ldap://127.0.0.1:{port}", ldap_seconds=1).check("alice", PASSWORD)
+        assert time.monotonic() - began < 10
+    with pytest.raises(DirectoryAway):
+        way(running, ldap_url=f"ldap://127.0.0.1:{port}").check("alice", PASSWORD)
+
+
+def test_a_wrong_password_of_the_portal_itself_is_not_taken_for_the_persons(running: Directory) -> None:
+    with pytest.raises(DirectoryRefused):
+        way(running, ldap_bind_password="wrong").check("alice", PASSWORD)
+
+
+def test_a_filter_that_fits_several_people_finds_nobody(running: Directory) -> None:
+    assert way(running, ldap_user_filter="(|(uid=%(user)s)(sn=Demo))").check("alice", PASSWORD) is None
+
+
+def test_somebody_signs_in_and_the_groups_decide_the_role(signed_by: Callable[..., None], client: Client) -> None:
+    signed_by(administrator_groups=("physics",), allowed_groups=("hpc",))
+    assert post(client, "alice", PASSWORD).status_code == 302
+    user = User.objects.get(username="alice")
+    assert user.role == Role.ADMINISTRATOR
+    assert user.email == "alice@cluster.example"
+    assert AuditEvent.objects.get(name="user.signed_in").data == {"way": "ldap"}
+
+
+def test_who_is_in_no_allowed_group_reads_whom_to_ask(signed_by: Callable[..., None], client: Client) -> None:
+    signed_by(allowed_groups=("chemistry",))
+    assert post(client, "alice", PASSWORD).status_code == 403
+    assert not User.objects.exists()
+
+
+def test_root_of_the_directory_is_nobody_here(signed_by: Callable[..., None], client: Client) -> None:
+    signed_by()
+    assert post(client, "root", "root-in-the-directory").status_code != 302
+    assert not User.objects.exists()
+
+
+def test_a_wrong_and_a_locked_account_read_the_same(signed_by: Callable[..., None], client: Client) -> None:
+    signed_by()
+    for name, password in (("alice", "wrong"), ("bob", "bob-in-the-directory"), ("nobody", "x")):
+        assert b"Check both and try again" in post(client, name, password).content
+    causes = {event.data["cause"] for event in AuditEvent.objects.filter(name="user.sign_in_refused")}
+    assert causes == {"password"}
+
+
+def test_a_directory_that_is_away_is_said_and_uses_no_attempt_up(
+    signed_by: Callable[..., None], client: Client
+) -> None:
+    signed_by(ldap_url="ldap://127.0.0.1:1")
+    for _ in range(6):
+        assert b"password cannot be checked" in post(client, "alice", PASSWORD).content
+    signed_by()
+    assert post(client, "alice", PASSWORD).status_code == 302
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ldap_url": "ldap://directory.example.org"}, "in the clear"),
+        ({"ldap_url": ""}, "PORTAL_LDAP_URL"),
+        ({"ldap_user_base": ""}, "PORTAL_LDAP_USER_BASE"),
+        ({"ldap_user_filter": "(uid=alice)"}, "PORTAL_LDAP_USER_FILTER"),
+        ({"ldap_user_filter": "(uid=%(user)s)(x=%s)"}, "PORTAL_LDAP_USER_FILTER"),
+        ({"ldap_bind_password": ""}, "PORTAL_LDAP_BIND_PASSWORD"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_at_the_start(
+    running: Directory, changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ValidationError, match=words):
+        conf_of(running, **changes)
