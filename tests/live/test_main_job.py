@@ -7,7 +7,7 @@ import http.client
 
 import pytest
 
-from launcher import services
+from launcher import parts, services
 from launcher.flows.ask import ask
 from launcher.flows.launch import launch
 from launcher.flows.submit import submit
@@ -17,7 +17,8 @@ from launcher.schedulers.base import CommandResult, JobState, SchedulerUnavailab
 from launcher.states import SessionState
 from portal import ids
 from portal.accounts.models import User
-from portal.accounts.services import SignInRefused, sign_in
+from portal.accounts.proving import SignInRefused, prove_password
+from portal.accounts.services import admit
 from portal.audit.selectors import verify
 from tests.live.site import CLUSTER_ID, LiveSite
 from tests.story import drive, events_of, local_port, one_round, run_cell
@@ -183,7 +184,9 @@ def test_queues_and_hosts_are_read(live: LiveSite) -> None:
 def test_the_clusters_password_signs_in_and_another_does_not(live: LiveSite) -> None:
     if not live.password:
         pytest.skip("FOOTBRIDGE_LIVE_PASSWORD is not set")
-    user = sign_in(username=live.user, password=live.password, address="192.0.2.1")
-    assert user.groups_on_cluster
+    proved = prove_password(username=live.user, password=live.password, address="192.0.2.1")
+    user = admit(proved=proved, address="192.0.2.1").user
+    assert user.username == live.user
+    assert bool(user.groups_on_cluster) == bool(parts.sign_in_cluster().operator)
     with pytest.raises(SignInRefused):
-        sign_in(username=live.user, password=f"not {live.password}", address="192.0.2.1")
+        prove_password(username=live.user, password=f"not {live.password}", address="192.0.2.1")
