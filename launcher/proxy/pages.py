@@ -17,11 +17,18 @@ from django.utils.translation import get_supported_language_variant, gettext, ov
 from django.utils.translation.trans_real import parse_accept_lang_header
 
 _STYLE = (
-    ":root{color-scheme:light dark}"
-    "body{font:1rem/1.5 system-ui,sans-serif;margin:0;min-height:100vh;display:grid;place-items:center}"
-    "main{max-width:34rem;padding:2rem}h1{font-size:1.5rem;line-height:1.25}"
-    "a{display:inline-block;margin-top:.5rem;padding:.5rem 1rem;border:1px solid;border-radius:.4rem;"
-    "color:inherit;text-decoration:none}"
+    ":root{color-scheme:light dark;--ink:#13242a;--muted:#4c5e64;--back:#f2f6f6;--card:#fff;--line:#d5dfe0;"
+    "--accent:#0a6a70;--on:#fff}"
+    "@media(prefers-color-scheme:dark){:root{--ink:#e6eff0;--muted:#a9bbbe;--back:#0f191c;--card:#172528;"
+    "--line:#2b3c40;--accent:#6cc5c9;--on:#0b1618}}"
+    "body{font:1rem/1.5 system-ui,sans-serif;margin:0;min-height:100vh;display:grid;place-items:center;"
+    "background:var(--back);color:var(--ink)}"
+    "main{box-sizing:border-box;max-width:34rem;margin:1rem;padding:2rem;background:var(--card);"
+    "border:1px solid var(--line);border-top:4px solid var(--accent);border-radius:.75rem}"
+    "h1{font-size:1.5rem;line-height:1.25;margin:0}p{color:var(--muted)}"
+    "a{display:inline-block;margin-top:.5rem;padding:.6rem 1.1rem;border-radius:.5rem;background:var(--accent);"
+    "color:var(--on);font-weight:600;text-decoration:none}"
+    "a:focus-visible{outline:3px solid var(--accent);outline-offset:3px}"
 )
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _POLICY = (
