@@ -38,7 +38,7 @@ def after_sign_in(*, user: User, password: str, web_session_key: str, address: s
     cluster = sign_in_cluster()
     try:
         if cluster.credential == "password":
-            if not web_session_key:
+            if not web_session_key or not password:
                 return "enrol.second_step"
             keyring.keep_password(
                 cluster_id=cluster.id,

@@ -87,14 +87,14 @@ def split_host(login_host: str) -> tuple[str, int]:
 
 
 async def connect(
-    cluster: Cluster, username: str, credential: Credential, *, reason: str
+    cluster: Cluster, username: str, credential: Credential, *, reason: str, login_seconds: float | None = None
 ) -> asyncssh.SSHClientConnection:
     """A connection as ``username``, to the first login host that answers, in the order of the clusters file.
 
     The next host is tried only where the last one was not there or did not answer (a transient error). A
     refused login or a wrong host key ends the search: another attempt would count at the cluster's lockout,
     or hide an attack. Every host gets ``cluster.connect_timeout_seconds``, for the TCP connection and once
-    more for the login.
+    more for the login, or ``login_seconds`` for it where a person may be asked on the way.
 
     Raises Unreachable, TimedOut, LoginRefused, HostKeyChanged, SSHError.
     """
@@ -105,7 +105,7 @@ async def connect(
     for position, login_host in enumerate(cluster.login_hosts, start=1):
         try:
             options = await credential.options(cluster, username, reason)
-            connection = await _connect_to(cluster, login_host, username, options, host_keys)
+            connection = await _connect_to(cluster, login_host, username, options, host_keys, login_seconds)
         except SSHError as error:
             if not error.transient or position == len(cluster.login_hosts):
                 raise
@@ -138,9 +138,10 @@ async def _connect_to(
     username: str,
     options: Mapping[str, object],
     host_keys: tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey], list[asyncssh.SSHKey]],
+    login_seconds: float | None,
 ) -> asyncssh.SSHClientConnection:
     host, port = split_host(login_host)
-    timeout_seconds = cluster.connect_timeout_seconds
+    timeout_seconds = login_seconds or cluster.connect_timeout_seconds
     clients: list[asyncssh.SSHClient] = []
     make_client = cast(Callable[[], asyncssh.SSHClient], options.get("client_factory", asyncssh.SSHClient))
 
@@ -148,7 +149,7 @@ async def _connect_to(
         clients.append(make_client())
         return clients[-1]
 
-    sock = await _dial(host, port, timeout_seconds)
+    sock = await _dial(host, port, cluster.connect_timeout_seconds)
     try:
         async with asyncio.timeout(timeout_seconds):
             return await asyncssh.connect(
@@ -164,7 +165,11 @@ async def _connect_to(
     except TimeoutError:
         raise TimedOut(f"{login_host} accepted a connection and then said nothing for {timeout_seconds:g} s") from None
     except (asyncssh.Error, OSError, ValueError) as error:
-        expired = any(isinstance(client, PasswordClient) and client.must_change_password for client in clients)
+        asked = [client for client in clients if isinstance(client, PasswordClient)]
+        trouble = next((client.trouble for client in asked if client.trouble), None)
+        if trouble is not None:
+            raise trouble from None
+        expired = any(client.must_change_password for client in asked)
         raise translated(error, login_host, expired=expired) from None
     finally:
         # Once a client exists the socket belongs to asyncssh's transport, which closes it; until then it is

@@ -18,7 +18,8 @@ from asyncssh.auth import KbdIntPrompts, KbdIntResponse, PasswordChangeResponse
 
 from launcher.clusters import Cluster
 from launcher.ssh.ca import UserCA
-from launcher.ssh.errors import LoginRefused
+from launcher.ssh.errors import LoginRefused, SSHError
+from launcher.ssh.questions import Conversation, Question, Round, clean, wants_code, wants_password
 from portal.words import marked as _
 
 _USERNAME = re.compile(r"[a-z_][a-z0-9_.-]{0,63}", re.IGNORECASE)
@@ -162,41 +163,57 @@ class PasswordCredential:
 
     Once, because a wrong password that is tried by several methods counts several times at the cluster's
     lockout. Where the login host asks by keyboard-interactive, the first question with a hidden answer gets
-    the password and every later one (a one-time code, say) ends the attempt.
+    the password, unless its words want something else; every other one (a one-time code, say) goes to the
+    ``conversation``, and without one ends the attempt.
     """
 
     on_refusal: ClassVar[str] = _("The password is wrong, or the account is locked.")
 
     password: str = field(repr=False)
+    conversation: Conversation | None = None
 
     async def options(self, cluster: Cluster, username: str, reason: str) -> Mapping[str, object]:
         """A client object that hands the password out once. Raises LoginRefused without asking any host."""
         check_username(username)
         if not self.password:
             raise LoginRefused("an empty password is never tried", code="ssh.empty_password")
-        return _password_options(self.password)
+        return _password_options(self.password, conversation=self.conversation)
 
 
-def _password_options(password: str, accepted: Callable[[], None] = lambda: None) -> Mapping[str, object]:
+def _password_options(
+    password: str, accepted: Callable[[], None] = lambda: None, *, conversation: Conversation | None = None
+) -> Mapping[str, object]:
     def factory() -> PasswordClient:
-        return PasswordClient(password, accepted)
+        return PasswordClient(password, accepted, conversation)
 
     return {
         "client_factory": factory,
         "client_keys": None,
         "password_auth": True,
         "kbdint_auth": True,
-        "preferred_auth": ["password", "keyboard-interactive"],
+        # Questions first where there is somebody to answer them: a host that would go on to ask for a code says so
+        # only there, and after a password that was refused another method would count at the lockout.
+        "preferred_auth": ["keyboard-interactive", "password"]
+        if conversation
+        else ["password", "keyboard-interactive"],
     }
 
 
 class PasswordClient(asyncssh.SSHClient):
     """Answers a login host's first request for a password and forgets it."""
 
-    def __init__(self, password: str, accepted: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        password: str,
+        accepted: Callable[[], None] = lambda: None,
+        conversation: Conversation | None = None,
+    ) -> None:
         self._password: str | None = password
         self._accepted = accepted
+        self._conversation = conversation
+        self._has_asked = False
         self.must_change_password = False
+        self.trouble: SSHError | None = None  # why a conversation came to nothing
 
     def auth_completed(self) -> None:
         self._accepted()
@@ -214,18 +231,39 @@ class PasswordClient(asyncssh.SSHClient):
         return cast(PasswordChangeResponse, NotImplemented)  # asyncssh's word for "no"
 
     def kbdint_auth_requested(self) -> str | None:
+        has_asked, self._has_asked = self._has_asked, True
+        if self._conversation is not None:
+            return None if has_asked else ""  # once: a second time means that an answer was wrong
         return None if self._password is None else ""
 
-    def kbdint_challenge_received(
+    async def kbdint_challenge_received(
         self, name: str, instructions: str, lang: str, prompts: KbdIntPrompts
     ) -> KbdIntResponse | None:
         if not prompts:
             return []  # a message without a question
-        echoed = prompts[0][1]
-        if len(prompts) > 1 or echoed:
-            return None
-        password = self._take()
-        return None if password is None else [password]
+        answers: list[str | None] = [None] * len(prompts)
+        for place, (text, echoed) in enumerate(prompts):
+            if echoed or wants_code(text):
+                continue
+            if self._password is not None:
+                answers[place] = self._take()
+            elif wants_password(text):
+                return None  # the password was given, and is asked for again: it was wrong
+        left = [place for place, answer in enumerate(answers) if answer is None]
+        if left:
+            if self._conversation is None:
+                return None
+            questions = tuple(Question(clean(prompts[place][0]), prompts[place][1]) for place in left)
+            try:
+                said = await self._conversation.ask(Round(clean(f"{name} {instructions}"), questions))
+            except SSHError as error:
+                self.trouble = error
+                return None
+            if len(said) != len(left):
+                return None
+            for place, answer in zip(left, said, strict=True):
+                answers[place] = answer
+        return [answer or "" for answer in answers]
 
 
 def tidy(text: str) -> str:

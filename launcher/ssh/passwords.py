@@ -18,6 +18,7 @@ from launcher.ssh.commands import run
 from launcher.ssh.connect import connect
 from launcher.ssh.credentials import PasswordCredential
 from launcher.ssh.errors import LoginRefused
+from launcher.ssh.questions import PATIENCE_SECONDS, Conversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,12 @@ async def verify_password(
     username: str,
     password: str,
     *,
+    conversation: Conversation | None = None,
     keep: Callable[[LoginCheck, asyncssh.SSHClientConnection], None] | None = None,
 ) -> LoginCheck:
     """Sign in once at a login host of ``cluster``, ask for the account's name and its home folder, and leave.
 
+    ``conversation`` hears what the host asks beyond the password; without one such a host refuses.
     ``keep`` takes the open connection over instead of its being closed: for what must be done as the user
     while their password, or a code that is valid once, has opened the door.
 
@@ -45,7 +48,13 @@ async def verify_password(
     runs no commands: ``ssh.no_shell``; and, before any connection is made, ``ssh.empty_password`` and
     ``ssh.bad_username``), Unreachable, TimedOut, HostKeyChanged.
     """
-    connection = await connect(cluster, username, PasswordCredential(password), reason="sign-in")
+    connection = await connect(
+        cluster,
+        username,
+        PasswordCredential(password, conversation),
+        reason="sign-in",
+        login_seconds=cluster.connect_timeout_seconds + PATIENCE_SECONDS if conversation else None,
+    )
     is_kept = False
     try:
         name = await run(connection, Command(("id", "-un")), timeout_seconds=cluster.command_timeout_seconds)

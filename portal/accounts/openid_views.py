@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET, require_POST
 from portal.accounts import entering, factors, openid_flow, proving, reauthentication, services
 from portal.accounts.models import User
 from portal.accounts.requests import safe_next
-from portal.accounts.views import not_allowed
+from portal.accounts.thresholds import not_allowed
 from portal.accounts.ways.openid_http import ProviderAway, ProviderRefused
 from portal.addresses import address_of
 

@@ -5,16 +5,17 @@ A wrong password, an unknown account and a name that no account can have read th
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from django.conf import settings
 from django.db import transaction
 
-from portal.accounts import throttle
+from portal.accounts import throttle, waiting
 from portal.accounts.models import User
 from portal.accounts.ways import password_ways
-from portal.accounts.ways.base import PasswordWay, Proved
+from portal.accounts.ways.base import MoreAsked, PasswordWay, Proved
 from portal.audit import events
 from portal.audit.services import record
 from portal.errors import FootbridgeError
@@ -52,8 +53,19 @@ def refused(username: str, address: str, *, way: str, cause: str, code: str) -> 
     return SignInRefused(code=code, params={"username": username[:64]})
 
 
-def prove_password(*, username: str, password: str, address: str) -> Proved:
-    """Whose password this is. Raises SignInRefused, with the attempt audited unless there are too many."""
+class AnswersWanted(FootbridgeError):
+    """The cluster asks for more; ``key`` finds what waits (``portal.accounts.waiting``)."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.key = key
+
+
+def prove_password(*, username: str, password: str, address: str, target: str | None = None) -> Proved:
+    """Whose password this is. Raises SignInRefused, with the attempt audited unless there are too many.
+
+    Where the cluster asks for more and there is a ``target``, an address to go to afterwards, raises AnswersWanted.
+    """
     username = username.strip()
     if not username or not password:
         raise SignInRefused(code="sign_in.empty")
@@ -70,6 +82,11 @@ def prove_password(*, username: str, password: str, address: str) -> Proved:
     ways = password_ways(settings.CONF)
     try:
         proved = _first_that_knows(ways, username, password)
+    except MoreAsked as more:
+        if target is None:
+            more.waiting.give_up()
+            raise refused(username, address, way="", cause="asks_more", code=more.code) from None
+        raise AnswersWanted(waiting.keep(waiting.Held(more.waiting, "cluster", username, attempt, target))) from None
     except FootbridgeError as error:
         code = AFTER_A_RIGHT_PASSWORD.get(error.code)
         if code is None and not isinstance(error, _OneSaidNo):
@@ -79,6 +96,27 @@ def prove_password(*, username: str, password: str, address: str) -> Proved:
         raise refused(username, address, way="", cause="password", code="sign_in.wrong")
     attempt.was_right()
     return proved
+
+
+def answer(*, key: str, answers: Sequence[str], address: str) -> tuple[Proved, str]:
+    """Go on with what waits under ``key``: who it is, and where they wanted to go.
+
+    Raises SignInRefused, and AnswersWanted where the cluster asks on.
+    """
+    held = waiting.take(key)
+    if held is None:
+        raise SignInRefused(code="sign_in.begin_again")
+    try:
+        identity = held.waiting.answer(answers)
+    except MoreAsked as more:
+        raise AnswersWanted(waiting.keep(dataclasses.replace(held, waiting=more.waiting))) from None
+    except FootbridgeError as error:
+        code = AFTER_A_RIGHT_PASSWORD.get(error.code, "sign_in.begin_again")
+        raise refused(held.username, address, way=held.way, cause=error.code, code=code) from error
+    if identity is None:
+        raise refused(held.username, address, way=held.way, cause="answer", code="sign_in.wrong_answer")
+    held.attempt.was_right()
+    return Proved(held.way, identity), held.target
 
 
 def confirm_password(*, user: User, password: str, address: str) -> None:
@@ -107,6 +145,8 @@ def _first_that_knows(ways: Iterable[PasswordWay], username: str, password: str)
     for way in ways:
         try:
             identity = way.check(username, password)
+        except MoreAsked:
+            raise
         except FootbridgeError as error:
             unknown = error
             continue

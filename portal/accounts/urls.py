@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from django.urls import path
 
-from portal.accounts import factor_views, openid_views, session_views, views
+from portal.accounts import factor_views, openid_views, question_views, session_views, views
 
 app_name = "accounts"
 urlpatterns = [
     path("sign-in/", views.sign_in, name="sign-in"),
     path("sign-in/second-step/", factor_views.second_step, name="second-step"),
+    path("sign-in/questions/", question_views.questions, name="questions"),
     path("sign-in/openid/", openid_views.begin, name="openid-begin"),
     path("sign-in/openid/answer/", openid_views.answer, name="openid-answer"),
     path("sign-out/", views.sign_out, name="sign-out"),

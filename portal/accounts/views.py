@@ -15,7 +15,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from launcher import credential_state, leaving
 from launcher.flows import enrolment
-from portal.accounts import entering, proving, services, tokens, web_sessions
+from portal.accounts import proving, question_views, services, thresholds, tokens, web_sessions
 from portal.accounts.factor_views import second_steps_of
 from portal.accounts.forms import NoticesForm, PreferencesForm, SignInForm, TokenForm
 from portal.accounts.requests import safe_next, signed_in_user
@@ -38,37 +38,24 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     status = 200
     if request.method == "POST" and form.is_valid():
         try:
-            proved = proving.prove_password(**form.cleaned_data, address=address_of(request))
+            proved = proving.prove_password(**form.cleaned_data, address=address_of(request), target=safe_next(request))
             first = services.admit(proved=proved, address=address_of(request))
+        except proving.AnswersWanted as wanted:
+            return question_views.ask(request, wanted)
         except proving.SignInRefused as error:
             if error.code == "sign_in.not_allowed":
-                return not_allowed(request, error)
+                return thresholds.not_allowed(request, error)
             form.add_error(None, sign_in_sentence(error.code))
             status = _STATUS.get(error.code, 200)
         else:
-            target = safe_next(request)
-            waits = entering.wants_second_step(request, first, target=target)
-            trouble = enrolment.after_sign_in(
-                user=first.user,
-                password=form.cleaned_data["password"],
-                web_session_key="" if waits else request.session.session_key or "",
-                address=address_of(request),
-            )
-            if trouble:
-                messages.warning(request, enrolment_sentence(trouble))
-            return redirect("accounts:second-step" if waits else target or settings.LOGIN_REDIRECT_URL)
+            password = form.cleaned_data["password"]
+            return thresholds.enter(request, first, password=password, target=safe_next(request))
     context = {
         "form": form if password_ways(settings.CONF) else None,
         "redirecting": redirecting_ways(settings.CONF),
         "next": safe_next(request),
     }
     return render(request, "accounts/sign_in.html", context, status=status)
-
-
-def not_allowed(request: HttpRequest, refusal: proving.SignInRefused) -> HttpResponse:
-    """For somebody who has proved who they are and may not enter: whom to ask. Every way to sign in shows it."""
-    context = {"account": refusal.params.get("username", "")}
-    return render(request, "accounts/not_allowed.html", context, status=403)
 
 
 @require_POST

@@ -11,6 +11,9 @@ def sign_in_sentence(code: str) -> str:
     sentences = {
         "sign_in.empty": _("Please enter your account name and your password."),
         "sign_in.wrong": _("The cluster did not accept this account name and password. Check both and try again."),
+        "sign_in.asks_more": _("The cluster asks for more than the password, which this page cannot answer."),
+        "sign_in.wrong_answer": _("The cluster did not accept this. Begin again, with a new code if it was one."),
+        "sign_in.begin_again": _("That took too long, or went wrong on the way. Please begin again."),
         "sign_in.throttled": _("Too many attempts. Wait ten minutes, then try again."),
         "sign_in.cannot_count": _("The portal cannot sign anybody in at the moment. Try again in a minute."),
         "sign_in.cluster_away": _("The cluster does not answer at the moment, so the password cannot be checked."),

@@ -7,11 +7,14 @@ A *redirecting way* sends the browser elsewhere and hears the answer at an addre
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from django.utils.functional import Promise
+
+from launcher.ssh.questions import Round
+from portal.errors import FootbridgeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,37 @@ class Proved:
     identity: Identity
 
 
+class Waiting(Protocol):
+    """A check that waits for a person's answers, in this process."""
+
+    @property
+    def round(self) -> Round:
+        """What is asked now."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing waits any more."""
+
+    def answer(self, answers: Sequence[str]) -> Identity | None:
+        """Go on: as ``PasswordWay.check``, which this is the rest of."""
+
+    def give_up(self) -> None:
+        """Nobody will answer: close what is open."""
+
+
+class MoreAsked(FootbridgeError):
+    """The password was not refused, and more is asked before anybody is let in.
+
+    ``waiting``: what ``portal.accounts.waiting`` keeps until the answers are there.
+    """
+
+    code = "sign_in.asks_more"
+
+    def __init__(self, waiting: Waiting) -> None:
+        super().__init__()
+        self.waiting = waiting
+
+
 class PasswordWay(Protocol):
     """A way to check an account's password. Made anew from the settings for each use: it holds no state."""
 
@@ -40,6 +74,8 @@ class PasswordWay(Protocol):
 
     def check(self, username: str, password: str) -> Identity | None:
         """The identity, or ``None`` for a wrong password or an unknown account.
+
+        Raises MoreAsked where that is not all yet.
 
         ``password`` is not empty, ``username`` has the form of an account name. Raises FootbridgeError (transient or
         not) when the answer cannot be known, or when the password is right and the account may not be used.

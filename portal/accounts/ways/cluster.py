@@ -6,7 +6,9 @@ their start-up files make it answer, and groups decide who administers. Without 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import asyncssh
 
@@ -17,7 +19,8 @@ from launcher.schedulers.base import Command
 from launcher.ssh.errors import HostKeyChanged, LoginRefused
 from launcher.ssh.loop import hands_loop
 from launcher.ssh.passwords import LoginCheck, verify_password
-from portal.accounts.ways.base import Identity
+from launcher.ssh.questions import Conversation, Round
+from portal.accounts.ways.base import Identity, MoreAsked
 from portal.conf import Conf
 
 TELL_APART = frozenset({"ssh.password_expired", "ssh.no_shell"})
@@ -41,13 +44,41 @@ class ClusterPassword:
 
     def check(self, username: str, password: str) -> Identity | None:
         """See PasswordWay."""
-        cluster = sign_in_cluster()
+        return _Handshake(sign_in_cluster(), username, password).go_on()
+
+
+class _Handshake:
+    """A sign-in at the login host, which may stop to ask. A ``Waiting`` while it does."""
+
+    def __init__(self, cluster: Cluster, username: str, password: str) -> None:
+        self._cluster = cluster
+        self._conversation = Conversation()
+        self._task: asyncio.Task[Identity] | None = None
+        self._first: Coroutine[Any, Any, Identity] | None = _identity(cluster, username, password, self._conversation)
+        self.round = Round("", ())
+
+    @property
+    def is_over(self) -> bool:
+        """See Waiting."""
+        return self._task is None or self._task.done()
+
+    def answer(self, answers: Sequence[str]) -> Identity | None:
+        """See Waiting."""
+        hands_loop().start().call_soon_threadsafe(self._conversation.answer, answers)
+        return self.go_on()
+
+    def give_up(self) -> None:
+        """See Waiting."""
+        if self._task is not None:
+            hands_loop().start().call_soon_threadsafe(self._task.cancel)
+
+    def go_on(self) -> Identity | None:
+        """To the end, or to the next question. Raises MoreAsked, and what ``PasswordWay.check`` raises."""
+        cluster = self._cluster
         hosts = len(cluster.login_hosts)
-        timeout_seconds = 2 * cluster.connect_timeout_seconds * hosts + 2 * cluster.command_timeout_seconds + 5
+        timeout_seconds = 2 * cluster.connect_timeout_seconds * hosts + 3 * cluster.command_timeout_seconds + 5
         try:
-            login = hands_loop().run(
-                verify_password(cluster, username, password, keep=keeper(cluster)), timeout_seconds
-            )
+            identity = hands_loop().run(self._step(), timeout_seconds)
         except LoginRefused as error:
             if error.code in TELL_APART:
                 raise
@@ -55,7 +86,32 @@ class ClusterPassword:
         except HostKeyChanged as error:
             record_host_key_rejected(cluster.id, error)
             raise
-        return Identity(username=login.username, groups=hands_loop().run(_groups(cluster, login.username), 30))
+        if identity is None:
+            raise MoreAsked(self)
+        return identity
+
+    async def _step(self) -> Identity | None:
+        """The identity, or nothing where something is asked."""
+        if self._task is None:
+            assert self._first is not None
+            self._task, self._first = asyncio.create_task(self._first), None
+        asked = asyncio.create_task(self._conversation.asked())
+        try:
+            await asyncio.wait((self._task, asked), return_when=asyncio.FIRST_COMPLETED)
+            if self._task.done():
+                return self._task.result()
+            self.round = asked.result()
+            return None
+        except asyncio.CancelledError:
+            self._task.cancel()
+            raise
+        finally:
+            asked.cancel()
+
+
+async def _identity(cluster: Cluster, username: str, password: str, conversation: Conversation) -> Identity:
+    login = await verify_password(cluster, username, password, conversation=conversation, keep=keeper(cluster))
+    return Identity(username=login.username, groups=await _groups(cluster, login.username))
 
 
 async def _groups(cluster: Cluster, username: str) -> tuple[str, ...]:

@@ -1,0 +1,295 @@
+"""Signing in where the cluster asks for more than the password, through the pages and a real SSH server that asks."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import asyncssh
+import pytest
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import reverse
+
+from launcher import parts
+from launcher.ssh import questions
+from launcher.ssh.loop import LoopThread
+from portal.accounts import proving, waiting
+from portal.accounts.models import User
+from portal.audit.models import AuditEvent
+from tests.settings import FOLDER
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.integration]
+
+PASSWORD, CODE = "alices-own-password", "424242"
+Rounds = list[list[tuple[str, bool]]]
+
+
+@dataclasses.dataclass
+class Asking:
+    """A login host that asks round after round by keyboard-interactive, then compares all answers."""
+
+    rounds: Rounds
+    right: list[str]
+    heard: list[str] = dataclasses.field(default_factory=list)
+    open: int = 0
+
+
+class _Server(asyncssh.SSHServer):
+    def __init__(self, host: Asking) -> None:
+        self._host = host
+        self._round = 0
+        self._answers: list[str] = []
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._host.open += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._host.open -= 1
+
+    def kbdint_auth_supported(self) -> bool:
+        return True
+
+    def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Any:
+        self._round, self._answers = 1, []
+        return "", "Welcome\x1b[31m to <b>the cluster</b>", "", self._host.rounds[0]
+
+    def validate_kbdint_response(self, username: str, responses: Any) -> Any:
+        self._answers += responses
+        self._host.heard += responses
+        if self._round < len(self._host.rounds):
+            self._round += 1
+            return "", "", "", self._host.rounds[self._round - 1]
+        return self._answers == self._host.right
+
+
+async def _process(process: asyncssh.SSHServerProcess[str]) -> None:
+    words = {"id -un": "alice\n", "printenv HOME": "/home/alice\n"}
+    process.stdout.write(words.get(process.command or "", ""))
+    process.exit(0)
+
+
+@pytest.fixture
+def asking(valkey: None, db: None) -> Iterator[Callable[..., Asking]]:
+    """Starts a login host that asks: ``asking(rounds, right answers)``. The portal's one cluster is behind it."""
+    loop = LoopThread("asking host")
+    servers: list[asyncssh.SSHAcceptor] = []
+    hosts: list[Asking] = []
+
+    def start(rounds: Rounds, right: list[str]) -> Asking:
+        host, key = Asking(rounds, right), asyncssh.generate_private_key("ssh-ed25519")
+        hosts.append(host)
+
+        async def listen() -> asyncssh.SSHAcceptor:
+            return await asyncssh.listen(
+                "127.0.0.1", 0, server_factory=lambda: _Server(host), server_host_keys=[key], process_factory=_process
+            )
+
+        servers.append(loop.run(listen(), 10))
+        public = key.export_public_key("openssh").decode().strip()
+        (FOLDER / "clusters.toml").write_text(
+            '[clusters.asks]\nname = "Asks"\nscheduler = "pbs"\n'
+            f'login_hosts = ["127.0.0.1:{servers[-1].get_port()}"]\nhost_keys = ["{public}"]\n'
+            '[[clusters.asks.queues]]\nname = "workq"\nmax_cores = 4\nmax_memory = "8gb"\nmax_hours = 8\n'
+        )
+        parts.forget()
+        return host
+
+    async def close() -> None:
+        for server in servers:
+            server.close()
+            await server.wait_closed()
+
+    yield start
+    for held in list(waiting._held.values()):
+        held.waiting.give_up()
+    waiting._held.clear()
+    wait_for(lambda: not any(host.open for host in hosts), seconds=10, what="the end of all connections")
+    loop.run(close(), 10)
+    loop.stop()
+    parts.forget()
+
+
+TWO_STEPS: Rounds = [[("Password: ", False)], [("Verification code: ", False)]]
+
+
+def begin(client: Client, password: str = PASSWORD) -> HttpResponse:
+    form = {"username": "alice", "password": password, "next": "/history/"}
+    return client.post(reverse("accounts:sign-in"), form)  # type: ignore[return-value]  # Django's own test type
+
+
+def reply(client: Client, *answers: str) -> HttpResponse:
+    form = {f"answer_{place}": answer for place, answer in enumerate(answers)}
+    return client.post(reverse("accounts:questions"), form)  # type: ignore[return-value]  # Django's own test type
+
+
+def causes() -> list[str]:
+    return [event.data["cause"] for event in AuditEvent.objects.filter(name="user.sign_in_refused")]
+
+
+def test_the_password_and_then_the_code_sign_in(asking: Callable[..., Asking], client: Client) -> None:
+    host = asking(TWO_STEPS, [PASSWORD, CODE])
+    answer = begin(client)
+    assert answer.headers["Location"] == reverse("accounts:questions")
+    page = client.get(reverse("accounts:questions")).content.decode()
+    assert "Verification code" in page
+    assert 'type="password"' in page
+    assert not User.objects.exists()
+    assert reply(client, CODE).headers["Location"] == "/history/"
+    assert client.get("/history/").status_code == 200
+    assert host.heard == [PASSWORD, CODE]
+    assert AuditEvent.objects.get(name="user.signed_in").data == {"way": "cluster"}
+
+
+def test_a_code_that_is_asked_for_first_is_not_answered_with_the_password(
+    asking: Callable[..., Asking], client: Client
+) -> None:
+    host = asking([[("One-time password (OATH) for `alice': ", False)], [("Password: ", False)]], [CODE, PASSWORD])
+    begin(client)
+    assert host.heard == []
+    assert reply(client, CODE).status_code == 302
+    assert host.heard == [CODE, PASSWORD]
+    assert User.objects.filter(username="alice").exists()
+
+
+def test_several_questions_at_once_are_shown_at_once(asking: Callable[..., Asking], client: Client) -> None:
+    asking([[("Password: ", False), ("Code: ", False), ("Colour? ", True)]], [PASSWORD, CODE, "green"])
+    begin(client)
+    page = client.get(reverse("accounts:questions")).content.decode()
+    assert 'type="text"' in page
+    assert reply(client, CODE, "green").status_code == 302
+    assert User.objects.filter(username="alice").exists()
+
+
+def test_one_round_after_the_other_is_shown(asking: Callable[..., Asking], client: Client) -> None:
+    asking([[("Password: ", False)], [("Code: ", False)], [("Next code: ", False)]], [PASSWORD, "1", "2"])
+    begin(client)
+    assert reply(client, "1").headers["Location"] == reverse("accounts:questions")
+    assert "Next code" in client.get(reverse("accounts:questions")).content.decode()
+    assert reply(client, "2").headers["Location"] == "/history/"
+
+
+def test_a_wrong_code_signs_nobody_in_and_counts_as_an_attempt(asking: Callable[..., Asking], client: Client) -> None:
+    host = asking(TWO_STEPS, [PASSWORD, CODE])
+    for _ in range(5):
+        begin(client)
+        assert "Begin again" in client.get(reply(client, "000000").headers["Location"]).content.decode()
+    assert begin(client).status_code == 429
+    assert len(host.heard) == 10
+    assert sorted(causes()) == ["answer"] * 5 + ["throttled"]
+    assert not User.objects.exists()
+
+
+def test_a_wrong_password_is_told_only_after_the_code_by_such_a_host(
+    asking: Callable[..., Asking], client: Client
+) -> None:
+    asking(TWO_STEPS, [PASSWORD, CODE])
+    begin(client, "wrong")
+    assert reply(client, CODE).headers["Location"] == reverse("accounts:sign-in")
+    assert not User.objects.exists()
+
+
+def test_a_host_that_asks_for_the_password_alone_is_as_before(asking: Callable[..., Asking], client: Client) -> None:
+    asking([[("Password: ", False)]], [PASSWORD])
+    assert begin(client).headers["Location"] == "/history/"
+
+
+def test_another_browser_cannot_answer(asking: Callable[..., Asking], client: Client) -> None:
+    host = asking(TWO_STEPS, [PASSWORD, CODE])
+    begin(client)
+    stranger = Client()
+    assert reply(stranger, CODE).headers["Location"] == reverse("accounts:sign-in")
+    assert host.heard == [PASSWORD]
+    assert reply(client, CODE).headers["Location"] == "/history/"
+
+
+def test_two_answers_at_once_are_one(asking: Callable[..., Asking], client: Client) -> None:
+    asking(TWO_STEPS, [PASSWORD, CODE])
+    begin(client)
+    key = client.session["sign_in_questions"]
+    first = waiting.take(key)
+    assert first is not None
+    assert waiting.take(key) is None
+    first.waiting.give_up()
+
+
+def test_who_is_late_begins_again_and_the_connection_is_closed(
+    asking: Callable[..., Asking], client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = asking(TWO_STEPS, [PASSWORD, CODE])
+    monkeypatch.setattr(questions, "PATIENCE_SECONDS", 0.2)
+    begin(client)
+    wait_for(lambda: host.open == 0, seconds=10, what="the end of the connection")
+    answer = client.get(reverse("accounts:questions"))
+    assert answer.headers["Location"] == reverse("accounts:sign-in")
+    assert "took too long" in client.get(reverse("accounts:sign-in")).content.decode()
+
+
+def test_who_reaches_another_process_begins_again(asking: Callable[..., Asking], client: Client) -> None:
+    asking(TWO_STEPS, [PASSWORD, CODE])
+    begin(client)
+    held = dict(waiting._held)
+    waiting._held.clear()  # as it is in a process that did not begin this
+    assert reply(client, CODE).headers["Location"] == reverse("accounts:sign-in")
+    for one in held.values():
+        one.waiting.give_up()
+
+
+def test_what_the_cluster_says_is_shown_as_text(asking: Callable[..., Asking], client: Client) -> None:
+    nasty = "<script>alert(1)</script>\x1b[2J\u202ecode " + "x" * 100_000
+    asking([[("Password: ", False)], [(nasty, True)]], [PASSWORD, CODE])
+    begin(client)
+    page = client.get(reverse("accounts:questions")).content.decode()
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "\x1b" not in page
+    assert "\u202e" not in page
+    assert "x" * 201 not in page
+
+
+@pytest.mark.parametrize(
+    "rounds",
+    [
+        [[("Password: ", False)], [(f"Question {number}", True) for number in range(6)]],
+        [[("Password: ", False)], *[[("Code: ", False)]] * 9],
+    ],
+    ids=["six-at-once", "on-and-on"],
+)
+def test_a_host_that_asks_on_and_on_is_left(asking: Callable[..., Asking], client: Client, rounds: Rounds) -> None:
+    host = asking(rounds, ["never"])
+    answer = begin(client)
+    for _ in range(8):
+        if answer.status_code != 302 or answer.headers["Location"] != reverse("accounts:questions"):
+            break
+        answer = reply(client, "1")
+    wait_for(lambda: host.open == 0, seconds=10, what="the end of the connection")
+    assert not User.objects.exists()
+
+
+def test_programs_and_the_page_that_asks_again_are_told_that_more_is_asked(asking: Callable[..., Asking]) -> None:
+    host = asking(TWO_STEPS, [PASSWORD, CODE])
+    with pytest.raises(proving.SignInRefused) as refused:
+        proving.prove_password(username="alice", password=PASSWORD, address="")
+    assert refused.value.code == "sign_in.asks_more"
+    wait_for(lambda: host.open == 0, seconds=10, what="the end of the connection")
+
+
+def test_only_so_many_wait_and_the_oldest_gives_way(
+    asking: Callable[..., Asking], client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = asking(TWO_STEPS, [PASSWORD, CODE])
+    monkeypatch.setattr(waiting, "MOST", 2)
+    for _ in range(3):
+        begin(Client())
+    wait_for(lambda: host.open == 2, seconds=10, what="the end of the oldest")
+    assert len(waiting._held) == 2
+
+
+async def test_an_answer_to_nobody_is_not_waited_for() -> None:
+    conversation = questions.Conversation()
+    conversation.answer(["early"])
+    async with asyncio.timeout(5):
+        assert await conversation.ask(questions.Round("", (questions.Question("?", True),))) == ["early"]
