@@ -68,6 +68,17 @@ def causes() -> list[str]:
     return [row.data["cause"] for row in rows]
 
 
+@pytest.mark.parametrize("ways", [("openid",), ("cluster", "openid")])
+def test_the_sign_in_page_has_the_button_and_a_form_only_where_there_is_a_password(
+    peer: Peer, site: Site, client: Client, ways: tuple[str, ...]
+) -> None:
+    site(auth=ways, openid_button="University <login>")
+    page = client.get("/sign-in/?next=/history/").content.decode()
+    assert 'action="/sign-in/openid/"' in page
+    assert "University &lt;login&gt;" in page
+    assert ('type="password"' in page) == ("cluster" in ways)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the provider's own, which it would answer 500 for
 def test_a_real_provider_signs_somebody_in(site: Site, client: Client) -> None:
     people = [oidc_provider_mock.User(sub="alice", claims={"preferred_username": "alice"})]
