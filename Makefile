@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
+CHP := var/bench/chp/node_modules/.bin/configurable-http-proxy
 
 # The settings that Django's plugin for mypy wants to see; nothing is signed with this.
 CHECKS_ENVIRONMENT := PORTAL_DEMO=1 PORTAL_SECRET_KEY=for-checks-only-0123456789-abcdefghijkl
@@ -17,7 +18,7 @@ export UV_PYTHON_DOWNLOADS := never
 export VIRTUAL_ENV :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance chaos load fuzz lint types check messages install-demo install-all packages clean
+.PHONY: help demo test conformance bench chaos load fuzz lint types check messages install-demo install-all packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +31,12 @@ test: packages $(VENV)/.all ## run all tests; installs what they need, or says w
 
 conformance: $(VENV)/.all ## the proxy, item by item, over every way through it; prints the table (CONFORMANCE_MIB=96 for shorter bodies)
 	@CONFORMANCE=full $(BIN)/python -m pytest -q tests/conformance
+
+bench: $(VENV)/.all $(CHP) ## the proxy beside nginx, Apache, configurable-http-proxy and ssh -L (BENCH="requests ws --rounds 3"; --write: the page)
+	@$(BIN)/python -m tests.bench.run $(BENCH)
+
+$(CHP):
+	@npm install --silent --no-audit --no-fund --prefix var/bench/chp configurable-http-proxy || echo "Left out: configurable-http-proxy (npm)"
 
 chaos: $(VENV)/.all ## 50 launches while processes are killed and the cluster misbehaves (CHAOS_SEED=… repeats a run)
 	@CHAOS_LAUNCHES=50 $(BIN)/python -m pytest -m chaos tests/chaos

@@ -1,0 +1,1 @@
+"""Figures of the proxy beside its peers: ``make bench``."""

@@ -1,0 +1,176 @@
+"""The client of all measurements but the requests, which are wrk's: latency, transfers, WebSockets.
+
+``python -m tests.bench.client WHAT PORT HOST SECONDS`` prints one object of JSON. HOST and the cookie are what our own
+side wants to see; peers ignore them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import cast
+
+import uvloop
+
+from tests.bench.origin import ECHO, FRAME
+from tests.waiting import until
+
+COOKIE = "alices-cookie"
+DOWN_BYTES = 512 * 1024 * 1024
+UP_PIECE = bytes(256 * 1024)
+
+
+def head(method: str, path: str, host: str, *fields: str) -> bytes:
+    """A request's head."""
+    lines = (f"{method} {path} HTTP/1.1", f"Host: {host}", f"Origin: http://{host}", f"Cookie: footbridge={COOKIE}")
+    return "\r\n".join((*lines, *fields, "", "")).encode()
+
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def connect(port: int) -> Streams:
+    """A connection with room for a good deal."""
+    return await asyncio.open_connection("127.0.0.1", port, limit=1024 * 1024)
+
+
+async def websocket(port: int, host: str) -> Streams:
+    """An open WebSocket."""
+    streams = await connect(port)
+    fields = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
+    streams[1].write(head("GET", "/ws", host, *fields, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="))
+    answer = await streams[0].readuntil(b"\r\n\r\n")
+    if b" 101 " not in answer.split(b"\r\n")[0] + b" ":
+        raise RuntimeError(answer.decode("latin-1"))
+    return streams
+
+
+def percentiles(took: list[float]) -> dict[str, float]:
+    """In µs."""
+    took = sorted(took)
+    return {"p50": took[len(took) // 2] * 1e6, "p99": took[int(len(took) * 0.99)] * 1e6, "count": len(took)}
+
+
+async def latency(port: int, host: str, seconds: float) -> dict[str, float]:
+    """10 kB over one connection, again and again."""
+    reader, writer = await connect(port)
+    ask, took, end = head("GET", "/middle", host), [], time.perf_counter() + seconds
+    while (begin := time.perf_counter()) < end:
+        writer.write(ask)
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(10_000)
+        took.append(time.perf_counter() - begin)
+    return percentiles(took)
+
+
+async def round_trips(port: int, host: str, seconds: float) -> dict[str, float]:
+    """A small frame there and back over one WebSocket."""
+    reader, writer = await websocket(port, host)
+    took, end = [], time.perf_counter() + seconds
+    while (begin := time.perf_counter()) < end:
+        writer.write(FRAME)
+        await reader.readexactly(len(ECHO))
+        took.append(time.perf_counter() - begin)
+    return percentiles(took)
+
+
+class _Sink(asyncio.Protocol):
+    """Takes a download and counts it; reads no head but by its size."""
+
+    def __init__(self, ask: bytes) -> None:
+        self.ask, self.taken, self.gone = ask, 0, asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
+        transport.write(self.ask)
+
+    def data_received(self, data: bytes) -> None:
+        self.taken += len(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+
+async def down(port: int, host: str, seconds: float) -> dict[str, float]:
+    """What arrives of a long download, MB/s."""
+    ask, begin = head("GET", f"/down/{1 << 36}", host), time.perf_counter()
+    loop = asyncio.get_running_loop()
+    transport, sink = await loop.create_connection(lambda: _Sink(ask), "127.0.0.1", port)
+    await asyncio.sleep(seconds)
+    rate = sink.taken / (time.perf_counter() - begin) / 1e6
+    transport.abort()
+    return {"MB/s": rate}
+
+
+async def up(port: int, host: str, seconds: float) -> dict[str, float]:
+    """An upload until its answer, MB/s."""
+    reader, writer = await connect(port)
+    size = 256 * 1024 * 1024
+    begin = time.perf_counter()
+    writer.write(head("PUT", "/up", host, f"Content-Length: {size}"))
+    for _ in range(size // len(UP_PIECE)):
+        writer.write(UP_PIECE)
+        await writer.drain()
+    answer = await reader.readuntil(b"\r\n\r\n")
+    if b" 200 " not in answer:
+        raise RuntimeError(answer.decode("latin-1"))
+    return {"MB/s": size / (time.perf_counter() - begin) / 1e6}
+
+
+async def beside(port: int, host: str, seconds: float) -> dict[str, float]:
+    """Round trips over a WebSocket while a download runs."""
+    task = asyncio.create_task(down(port, host, seconds + 0.5))
+    await asyncio.sleep(0.3)
+    found = await round_trips(port, host, seconds)
+    return {**found, **await task}
+
+
+class _Echoes(asyncio.Protocol):
+    """Sends a frame for each that comes back."""
+
+    def __init__(self, ask: bytes) -> None:
+        self.ask, self.count, self.partial, self.is_open = ask, 0, 0, False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
+        self.transport = transport
+        transport.write(self.ask)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.is_open:
+            self.is_open = b"\r\n\r\n" in data
+            if self.is_open:
+                self.transport.write(FRAME)
+            return
+        count, self.partial = divmod(self.partial + len(data), len(ECHO))
+        self.count += count
+        if count:
+            self.transport.write(FRAME * count)
+
+
+async def messages(port: int, host: str, seconds: float) -> dict[str, float]:
+    """200 WebSockets, each with a frame under way, echoes a second."""
+    fields = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
+    ask = head("GET", "/ws", host, *fields, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    loop = asyncio.get_running_loop()
+    peers = [(await loop.create_connection(lambda: _Echoes(ask), "127.0.0.1", port))[1] for _ in range(200)]
+    await until(lambda: all(peer.count for peer in peers), what="the first echoes")
+    before, begin = sum(peer.count for peer in peers), time.perf_counter()
+    await asyncio.sleep(seconds)
+    return {"msgs/s": (sum(peer.count for peer in peers) - before) / (time.perf_counter() - begin)}
+
+
+WHAT = {"latency": latency, "ws": round_trips, "down": down, "up": up, "beside": beside, "messages": messages}
+
+
+async def main(what: str, port: str, host: str, seconds: str) -> None:
+    """Measure one thing."""
+    async with asyncio.timeout(float(seconds) + 8):
+        sys.stdout.write(json.dumps(await WHAT[what](int(port), host, float(seconds))))
+
+
+if __name__ == "__main__":
+    uvloop.run(main(*sys.argv[1:]))

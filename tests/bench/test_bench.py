@@ -1,0 +1,42 @@
+"""The benchmarks' own parts still work: a short look, without peers and without judging figures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.bench import peers
+from tests.bench.report import CHP, FAST, NGINX, Target, verdict
+from tests.bench.run import measure
+from tests.integration.ssh_server import free_port
+
+MEDIANS = {(FAST, "requests/s"): 300.0, (CHP, "requests/s"): 100.0}
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Iterator[peers.Peer]:
+    origin = free_port()
+    command = [sys.executable, "-m", "tests.bench.origin", str(origin)]
+    started = partial(peers.start, command, origin, "origin", tmp_path / "origin.log", "0")
+    with peers.running(started), peers.running(partial(peers.ours, "fast", origin, tmp_path)) as (running, left_out):
+        assert not left_out
+        yield running[0]
+
+
+@pytest.mark.integration
+def test_our_side_answers_the_client_of_the_benchmarks(ours: peers.Peer) -> None:
+    assert measure("latency", ours, 0.1)["latency p50 µs"] > 0
+    assert measure("beside", ours, 0.1)["beside MB/s"] > 0
+
+
+def test_a_target_is_missed_below_its_ratio_and_met_at_it() -> None:
+    assert "missed" in verdict(Target(FAST, CHP, "requests/s", 3.5), MEDIANS)
+    assert "| met |" in verdict(Target(FAST, CHP, "requests/s", 3), MEDIANS)
+
+
+def test_a_target_without_its_peer_is_named_as_not_measured() -> None:
+    assert "not measured" in verdict(Target(FAST, NGINX, "requests/s", 0.27), MEDIANS)
