@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import shutil
 import socket
@@ -26,6 +27,7 @@ from tests.waiting import wait_for
 ROOT = Path(__file__).resolve().parents[2]
 CHP = ROOT / "var/bench/chp/node_modules/.bin/configurable-http-proxy"
 PROXY_CORE, OTHER_CORE = "0", "1"
+NO_PROXY = "no proxy (the ceiling)"
 FILES = 20_000
 """Open files that a proxy may have."""
 
@@ -93,6 +95,14 @@ http {{ access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folde
     proxy_set_header Host $host; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $up;
     proxy_buffering off; proxy_request_buffering off; proxy_read_timeout 1h; }} }} }}
 """
+PLAIN = """
+daemon off; worker_processes 1; pid {folder}/plain.pid; error_log {folder}/plain.log; worker_rlimit_nofile 20000;
+events {{ worker_connections 15000; }}
+http {{ access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; keepalive_requests 10000000;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; default_type text/plain;
+  server {{ listen 127.0.0.1:{port} backlog=4096; location = /small {{ return 200 {small}; }}
+    location = /middle {{ set $kilobyte {kilobyte}; return 200 {middle}; }} }} }}
+"""
 APACHE = """
 ServerName localhost
 PidFile {folder}/apache.pid
@@ -125,6 +135,20 @@ def nginx(origin: int, folder: Path) -> Peer:
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder, origin=origin, port=port))
     command = ["/usr/sbin/nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "e.log")]
     return start(command, port, "nginx", folder / "nginx.out")
+
+
+def plain_origin(port: int, folder: Path) -> Peer:
+    """nginx as the server behind the proxies, for short answers: it is quicker than any of them."""
+    texts = {"small": "x" * 200, "kilobyte": "x" * 1000, "middle": "$kilobyte" * 10}
+    (folder / "plain.conf").write_text(PLAIN.format(folder=folder, port=port, **texts))
+    command = ["/usr/sbin/nginx", "-p", str(folder), "-c", str(folder / "plain.conf"), "-e", str(folder / "e.log")]
+    return start(command, port, NO_PROXY, folder / "plain.out", OTHER_CORE)
+
+
+def echo_origin(port: int, folder: Path) -> Peer:
+    """Our own server behind the proxies, for WebSockets and long bodies."""
+    command = [sys.executable, "-m", "tests.bench.origin", str(port)]
+    return start(command, port, NO_PROXY, folder / "origin.log", OTHER_CORE)
 
 
 def apache(origin: int, folder: Path) -> Peer:
@@ -190,3 +214,22 @@ def running(*starters: Callable[[], Peer]) -> Iterator[tuple[list[Peer], list[st
 def has_wrk() -> bool:
     """Whether requests can be measured."""
     return shutil.which("wrk") is not None
+
+
+def versions() -> list[str]:
+    """What was measured, and with what: the first line that each program says of itself."""
+    asked = (
+        ["/usr/sbin/nginx", "-v"],
+        ["/usr/sbin/apache2", "-v"],
+        [str(CHP), "--version"],
+        ["ssh", "-V"],
+        ["wrk", "-v"],
+    )
+    found = []
+    for command in asked:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+            line = (done.stdout + done.stderr).strip().splitlines()[0].partition(" [")[0]
+            name = "configurable-http-proxy " if command[0] == str(CHP) else ""
+            found.append(name + re.sub("^(Server|nginx) version: ", "", line))
+    return found

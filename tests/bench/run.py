@@ -17,6 +17,8 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -25,9 +27,11 @@ from tests.bench.peers import OTHER_CORE, ROOT, Peer
 from tests.bench.report import page
 from tests.integration.proxy_peers import LABEL
 from tests.integration.ssh_server import free_port
-from tests.integration.sshd import running_sshd
+from tests.integration.sshd import Sshd, running_sshd
 
-WHAT = ("requests", "latency", "down", "up", "ws", "messages", "beside")
+SHORT = ("requests", "latency")
+"""What nginx answers at the other end; the rest goes to our own server."""
+WHAT = (*SHORT, "down", "up", "ws", "messages", "beside")
 Figures = dict[tuple[str, str], list[float]]  # (proxy, column): one for each round
 
 
@@ -39,7 +43,7 @@ def requests(peer: Peer, host: str, seconds: float) -> dict[str, float]:
     done = subprocess.run(["taskset", "-c", OTHER_CORE, *command], capture_output=True, text=True, check=True)
     rate = re.search(r"Requests/sec: +([\d.]+)", done.stdout)
     count = re.search(r"(\d+) requests in", done.stdout)
-    if rate is None or count is None or "Non-2xx" in done.stdout or int(count[1]) == 0:
+    if rate is None or count is None or re.search("Non-2xx|Socket errors", done.stdout) or int(count[1]) == 0:
         raise RuntimeError(done.stdout)
     return {"requests/s": float(rate[1]), "CPU µs": (peer.cpu_seconds() - before) / int(count[1]) * 1e6}
 
@@ -60,6 +64,55 @@ def measure(what: str, peer: Peer, seconds: float) -> dict[str, float]:
     return {names[key]: value for key, value in found.items() if key in names}
 
 
+def starters(host: Sshd, origin: int, folder: Path) -> list[Callable[[], Peer]]:
+    """All proxies, in front of one server."""
+    told = proxies.told_ssh(host, folder)
+    return [
+        partial(proxies.nginx, origin, folder),
+        partial(proxies.apache, origin, folder),
+        partial(proxies.chp, origin, folder),
+        partial(proxies.ours, "fast", origin, folder),
+        partial(proxies.ours, "portable", origin, folder),
+        partial(proxies.ssh_forward, host, origin, folder),
+        partial(proxies.ours, "fast", origin, folder, told),
+    ]
+
+
+@dataclass(slots=True)
+class Run:
+    """What the command line asked for, and what was found."""
+
+    rounds: int
+    seconds: float
+    end: float
+    figures: Figures = field(default_factory=lambda: defaultdict(list))
+    failures: dict[str, str] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
+    loads: list[float] = field(default_factory=lambda: [os.getloadavg()[0]])
+
+    def take(self, asked: list[str], origin: Peer, host: Sshd, folder: Path) -> None:
+        """Measure some things in turn, with each proxy in each round."""
+        with proxies.running(*starters(host, origin.port, folder)) as (running, left_out):
+            self.left_out.update(left_out)
+            for _ in range(self.rounds):
+                for what in asked:
+                    for peer in [origin, *running]:
+                        if time.monotonic() < self.end:
+                            self.take_one(what, peer)
+                self.loads.append(os.getloadavg()[0])
+
+    def take_one(self, what: str, peer: Peer) -> None:
+        """One measurement; a failure is kept beside the figures."""
+        sys.stderr.write(f"{what}: {peer.name}\n")
+        try:
+            found = measure(what, peer, self.seconds)
+        except (RuntimeError, subprocess.SubprocessError) as error:
+            self.failures[f"{peer.name}, {what}"] = str(error)[:200]
+            return
+        for column, value in found.items():
+            self.figures[peer.name, column].append(value)
+
+
 def main() -> None:
     """Run, print, write."""
     parser = argparse.ArgumentParser()
@@ -67,46 +120,43 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--budget", type=float, default=1500, help="seconds after which no measurement begins")
+    parser.add_argument("--keep", type=Path, help="a file of JSON to which the figures are added, for runs in slices")
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the proxies are ended, too
-    end = time.monotonic() + asked.budget
-    figures: Figures = defaultdict(list)
-    failures: dict[str, str] = {}
-    loads = [os.getloadavg()[0]]
-    origin = free_port()
+    os.sched_setaffinity(0, {int(OTHER_CORE)})  # sshd inherits it; the proxies are bound to the first core
+    run = Run(asked.rounds, asked.seconds, time.monotonic() + asked.budget)
+    if asked.keep and asked.keep.exists():
+        kept = json.loads(asked.keep.read_text())
+        run.loads, run.failures = kept["loads"], kept["failures"]
+        run.figures.update({(name, column): values for name, column, values in kept["figures"]})
+    wanted = asked.what or list(WHAT)
     with tempfile.TemporaryDirectory(prefix="fb-bench-") as name, running_sshd() as host:
-        folder = Path(name)
-        command = [sys.executable, "-m", "tests.bench.origin", str(origin)]
-        started = partial(proxies.start, command, origin, "origin", folder / "origin.log", OTHER_CORE)
-        told = proxies.told_ssh(host, folder)
-        starters = (
-            partial(proxies.nginx, origin, folder),
-            partial(proxies.apache, origin, folder),
-            partial(proxies.chp, origin, folder),
-            partial(proxies.ours, "fast", origin, folder),
-            partial(proxies.ours, "portable", origin, folder),
-            partial(proxies.ssh_forward, host, origin, folder),
-            partial(proxies.ours, "fast", origin, folder, told),
-        )
-        with proxies.running(started), proxies.running(*starters) as (running, left_out):
-            for _ in range(asked.rounds):
-                for what in asked.what or WHAT:
-                    for peer in running:
-                        if time.monotonic() > end:
-                            break
-                        sys.stderr.write(f"{what}: {peer.name}\n")
-                        try:
-                            found = measure(what, peer, asked.seconds)
-                        except (RuntimeError, subprocess.SubprocessError) as error:
-                            failures[f"{peer.name}, {what}"] = str(error)[:200]
-                            continue
-                        for column, value in found.items():
-                            figures[peer.name, column].append(value)
-                loads.append(os.getloadavg()[0])
-    medians = {key: statistics.median(values) for key, values in figures.items()}
-    least = min((len(values) for values in figures.values()), default=0)
-    text = page(medians, left_out, failures, rounds=least, seconds=asked.seconds, load=statistics.median(loads))
+        for kind, start, of_kind in (
+            ("short", proxies.plain_origin, [what for what in wanted if what in SHORT]),
+            ("long", proxies.echo_origin, [what for what in wanted if what not in SHORT]),
+        ):
+            folder = Path(name) / kind
+            folder.mkdir()
+            if of_kind:
+                with proxies.running(partial(start, free_port(), folder)) as (origins, left_out):
+                    run.left_out.update(left_out)
+                    for origin in origins:
+                        run.take(of_kind, origin, host, folder)
+    if asked.keep:
+        rows = [[*key, values] for key, values in run.figures.items()]
+        asked.keep.write_text(json.dumps({"loads": run.loads, "failures": run.failures, "figures": rows}))
+    medians = {key: statistics.median(values) for key, values in run.figures.items()}
+    least = min((len(values) for values in run.figures.values()), default=0)
+    text = page(
+        medians,
+        sorted(run.left_out),
+        run.failures,
+        rounds=least,
+        seconds=asked.seconds,
+        loads=run.loads,
+        versions=proxies.versions(),
+    )
     sys.stdout.write(text)
     if asked.write:
         (ROOT / "docs/performance.md").write_text(text)

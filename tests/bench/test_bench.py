@@ -40,3 +40,11 @@ def test_a_target_is_missed_below_its_ratio_and_met_at_it() -> None:
 
 def test_a_target_without_its_peer_is_named_as_not_measured() -> None:
     assert "not measured" in verdict(Target(FAST, NGINX, "requests/s", 0.27), MEDIANS)
+
+
+def test_a_proxy_that_lets_nothing_pass_is_an_error_and_not_a_figure(tmp_path: Path) -> None:
+    port = free_port()
+    silent = "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(60)"
+    start = partial(peers.start, [sys.executable, "-c", silent, str(port)], port, "silent", tmp_path / "log", "0")
+    with peers.running(start) as (running, _), pytest.raises(RuntimeError, match="stood still at 0 bytes"):
+        measure("down", running[0], 0.2)
