@@ -44,6 +44,8 @@ TARGETS = (
 )
 
 
+LEAST_ROUNDS = 3
+"""With fewer, a verdict is marked."""
 NOT_MEASURED = (
     "an executed notebook cell over SSH, at least 7 times quicker than through `ssh -N -L`",
     "5,000 idle WebSockets at 15 kB each in the proxy; 1 GiB down and up through SSH at under 60 MB growth",
@@ -70,12 +72,12 @@ def page(
     left_out: list[str],
     failures: dict[str, str],
     *,
-    rounds: int,
+    rounds: dict[str, int],
     seconds: float,
     loads: list[float],
     versions: list[str],
 ) -> str:
-    """The whole page. ``rounds`` is the least number of values behind a median, ``loads`` the load averages."""
+    """The whole page. ``rounds`` says how many values a column's medians have at least, ``loads`` is load averages."""
     usual = f"{statistics.median(loads):.1f} (lowest {min(loads):.1f}, highest {max(loads):.1f})"
     columns = list(dict.fromkeys(column for _, column in medians))
     names = list(dict.fromkeys(name for name, _ in medians))
@@ -83,9 +85,9 @@ def page(
         "# The data path: figures, and how to repeat them",
         "",
         f"Measured on {datetime.datetime.now(datetime.UTC):%Y-%m-%d} by `make bench`, on {os.cpu_count()} cores,",
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}. Medians of {rounds}",
-        f"or more interleaved rounds of {seconds:g} s each. Each proxy is bound to one core, and is one process",
-        "but for Apache. The measuring client, the server behind the proxy and, on the ways through SSH, sshd",
+        f"{platform.system()} {platform.release()}, Python {platform.python_version()}. Medians of the",
+        f"interleaved rounds, as many as stand behind a column's name, of {seconds:g} s or more. Each proxy",
+        "is bound to one core, and is one process but for Apache. The measuring client, the server behind the proxy and, on the ways through SSH, sshd",
         "share the other core; so high rates are bounded by that core, and the row without a proxy is the ceiling.",
         "Behind the proxies, nginx gives the short answers (200 B, 10 kB); a server of our own echoes frames and",
         "pours long bodies.",
@@ -95,14 +97,16 @@ def page(
         "**taken on a loaded two-core machine**: they bear no comparison with other runs, and a ratio near its",
         "target may fall on either side of it.",
         "",
-        f"| | {' | '.join(columns)} |",
+        f"| | {' | '.join(f'{column} ({rounds[column]})' for column in columns)} |",
         f"|---|{'---|' * len(columns)}",
     ]
     for name in names:
         cells = [f"{medians[name, column]:,.0f}" if (name, column) in medians else "–" for column in columns]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", "| ours | beside | what | target | measured | |", "|---|---|---|---|---|---|"]
-    lines += [verdict(target, medians) for target in TARGETS]
+    for target in TARGETS:
+        is_enough = rounds.get(target.column, 0) >= LEAST_ROUNDS
+        lines.append(verdict(target, medians).removesuffix(" |") + (" |" if is_enough else ", too few rounds |"))
     if left_out or failures:
         lines += ["", "Left out or failed:", ""]
         lines += [f"- {text}" for text in left_out]

@@ -147,12 +147,14 @@ def main() -> None:
         rows = [[*key, values] for key, values in run.figures.items()]
         asked.keep.write_text(json.dumps({"loads": run.loads, "failures": run.failures, "figures": rows}))
     medians = {key: statistics.median(values) for key, values in run.figures.items()}
-    least = min((len(values) for values in run.figures.values()), default=0)
+    rounds: dict[str, int] = {}
+    for (_, column), values in run.figures.items():
+        rounds[column] = min(rounds.get(column, len(values)), len(values))
     text = page(
         medians,
         sorted(run.left_out),
         run.failures,
-        rounds=least,
+        rounds=rounds,
         seconds=asked.seconds,
         loads=run.loads,
         versions=proxies.versions(),
