@@ -41,8 +41,10 @@ class Limits:
     connections: int = 64  # at one time, for requests
     waiting: int = 256  # requests that wait for one of those
     sockets: int = 256  # WebSockets at one time
-    idle: int = 16  # connections kept open for the next request
+    idle: int = 64  # connections kept open for the next request: as many as a burst has opened, for a moment
     idle_seconds: float = 60.0
+    burst_seconds: float = 5.0  # after which only ``idle_after_burst`` of them are left
+    idle_after_burst: int = 16
     connect_seconds: float = 15.0
     head_seconds: float = 120.0  # between the last byte sent and the head of the answer
     stall_seconds: float = 300.0  # for a server that stops reading a request's body
@@ -258,7 +260,7 @@ class UpstreamPool:
             self.tidy(slot)
 
     def _schedule_sweep(self) -> None:
-        seconds = max(0.05, min(5.0, self.limits.idle_seconds / 2))
+        seconds = max(0.05, min(self.limits.burst_seconds, self.limits.idle_seconds / 2))
         self._sweeper = asyncio.get_running_loop().call_later(seconds, self._sweep)
 
     def _sweep(self) -> None:
@@ -267,8 +269,10 @@ class UpstreamPool:
         moment = asyncio.get_running_loop().time()
         again = False
         for slot in list(self._slots.values()):
-            for connection in list(slot.idle):
-                if connection.idle_since + self.limits.idle_seconds <= moment:
+            spare = len(slot.idle) - self.limits.idle_after_burst
+            for place, connection in enumerate(list(slot.idle)):  # the one that has been idle longest comes first
+                allowed = self.limits.burst_seconds if place < spare else self.limits.idle_seconds
+                if connection.idle_since + allowed <= moment:
                     connection.abort()
             if slot.refusal and slot.refused_until + REMEMBERED_SECONDS <= moment and not slot.is_probed:
                 slot.refusal = ""

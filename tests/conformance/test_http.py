@@ -742,6 +742,18 @@ async def test_c60_nothing_is_left_after_a_burst(upstream: Upstream, by: Way) ->
         await until(lambda: not upstream.open)
 
 
+async def test_a_burst_finds_its_connections_again_and_gives_most_back_a_moment_later(
+    upstream: Upstream, by: Way
+) -> None:
+    limits = Limits(connections=8, idle=8, burst_seconds=0.3, idle_after_burst=2)
+    async with by.portal(upstream, limits=limits).running() as portal:
+        for _ in range(2):
+            await asyncio.gather(*(portal.ask("GET", f"/{number}") for number in range(8)))
+            assert 2 < portal.proxy.upstreams.idle_connections <= 8
+        assert upstream.most_open <= 8
+        await until(lambda: portal.proxy.upstreams.idle_connections == 2, what="the spare connections to close")
+
+
 async def test_requests_wait_for_a_connection_and_too_many_are_turned_away(upstream: Upstream, by: Way) -> None:
     go_on = asyncio.Event()
 
