@@ -14,6 +14,7 @@ import pytest
 from launcher.proxy import websocket
 from launcher.proxy.access_types import Access, Verdict
 from launcher.proxy.upstream import Limits
+from tests.conformance.conftest import IS_FULL
 from tests.integration.proxy_peers import (
     COOKIE,
     LABEL,
@@ -597,8 +598,9 @@ async def test_c60_nothing_is_left_after_many_sockets_and_requests_that_break_of
         await one(portal, 1)
         await until(lambda: portal.proxy.upstreams.open_connections == 0)
         files, tasks = open_files(), len(asyncio.all_tasks())
-        for batch in range(10):
+        for batch in range(400 if IS_FULL else 10):  # in full, 12,000: 4,000 WebSockets and 8,000 requests
             await asyncio.gather(*(one(portal, batch * 30 + number) for number in range(30)))
+            upstream.requests.clear()
         await until(lambda: portal.proxy.upstreams.open_connections == 0, what="upstream connections to close")
         await until(lambda: not upstream.open, what="the server's connections to close")
         await until(lambda: open_files() <= files, what="files to close")
