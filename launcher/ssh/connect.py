@@ -19,7 +19,7 @@ import asyncssh
 
 from launcher.clusters import Cluster
 from launcher.ssh.credentials import Credential, PasswordClient, check_username
-from launcher.ssh.errors import HostKeyChanged, LoginRefused, SSHError, TimedOut, Unreachable
+from launcher.ssh.errors import HostKeyChanged, Interrupted, LoginRefused, SSHError, TimedOut, Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -87,16 +87,17 @@ def split_host(login_host: str) -> tuple[str, int]:
 
 
 async def connect(
-    cluster: Cluster, username: str, credential: Credential, *, reason: str, login_seconds: float | None = None
+    cluster: Cluster, username: str, credential: Credential, *, reason: str, patience_seconds: float = 0
 ) -> asyncssh.SSHClientConnection:
     """A connection as ``username``, to the first login host that answers, in the order of the clusters file.
 
     The next host is tried only where the last one was not there or did not answer (a transient error). A
-    refused login or a wrong host key ends the search: another attempt would count at the cluster's lockout,
-    or hide an attack. Every host gets ``cluster.connect_timeout_seconds``, for the TCP connection and once
-    more for the login, or ``login_seconds`` for it where a person may be asked on the way.
+    refused login or a wrong host key ends the search, and so does a break after a password was handed over:
+    another attempt would count at the cluster's lockout, or hide an attack. Every host gets
+    ``cluster.connect_timeout_seconds``, for the TCP connection and once more for the login. While a person is
+    asked on the way (``PasswordClient``) that clock stands still, for ``patience_seconds`` at most in all.
 
-    Raises Unreachable, TimedOut, LoginRefused, HostKeyChanged, SSHError.
+    Raises Unreachable, TimedOut, Interrupted, LoginRefused, HostKeyChanged, SSHError.
     """
     check_username(username)
     for name in ("asyncssh", "asyncssh.sftp"):
@@ -105,9 +106,9 @@ async def connect(
     for position, login_host in enumerate(cluster.login_hosts, start=1):
         try:
             options = await credential.options(cluster, username, reason)
-            connection = await _connect_to(cluster, login_host, username, options, host_keys, login_seconds)
+            connection = await _connect_to(cluster, login_host, username, options, host_keys, patience_seconds)
         except SSHError as error:
-            if not error.transient or position == len(cluster.login_hosts):
+            if not error.transient or isinstance(error, Interrupted) or position == len(cluster.login_hosts):
                 raise
             log.warning(
                 "Login host %s of %s does not answer, trying the next: %s",
@@ -138,44 +139,54 @@ async def _connect_to(
     username: str,
     options: Mapping[str, object],
     host_keys: tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey], list[asyncssh.SSHKey]],
-    login_seconds: float | None,
+    patience_seconds: float,
 ) -> asyncssh.SSHClientConnection:
     host, port = split_host(login_host)
-    timeout_seconds = login_seconds or cluster.connect_timeout_seconds
+    timeout_seconds = cluster.connect_timeout_seconds
     clients: list[asyncssh.SSHClient] = []
     make_client = cast(Callable[[], asyncssh.SSHClient], options.get("client_factory", asyncssh.SSHClient))
 
     def client_factory() -> asyncssh.SSHClient:
-        clients.append(make_client())
-        return clients[-1]
+        clients.append(client := make_client())
+        if isinstance(client, PasswordClient):
+            client.clock = clock
+        return client
 
     sock = await _dial(host, port, cluster.connect_timeout_seconds)
     try:
-        async with asyncio.timeout(timeout_seconds):
+        async with asyncio.timeout(timeout_seconds) as clock:
             return await asyncssh.connect(
                 host,
                 port,
                 sock=sock,
                 **{
-                    **login_options(options, username=username, timeout_seconds=timeout_seconds),
+                    **login_options(options, username=username, timeout_seconds=timeout_seconds + patience_seconds),
                     "client_factory": client_factory,
                     "known_hosts": host_keys,
                 },
             )
     except TimeoutError:
-        raise TimedOut(f"{login_host} accepted a connection and then said nothing for {timeout_seconds:g} s") from None
+        words = f"{login_host} accepted a connection and then said nothing for {timeout_seconds:g} s"
+        raise (Interrupted(words) if _has_answered(clients) else TimedOut(words)) from None
     except (asyncssh.Error, OSError, ValueError) as error:
         asked = [client for client in clients if isinstance(client, PasswordClient)]
         trouble = next((client.trouble for client in asked if client.trouble), None)
         if trouble is not None:
             raise trouble from None
         expired = any(client.must_change_password for client in asked)
-        raise translated(error, login_host, expired=expired) from None
+        outcome = translated(error, login_host, expired=expired)
+        if outcome.transient and _has_answered(clients):
+            raise Interrupted(outcome.detail) from None
+        raise outcome from None
     finally:
         # Once a client exists the socket belongs to asyncssh's transport, which closes it; until then it is
         # ours.
         if sock.fileno() != -1 and not clients:
             sock.close()
+
+
+def _has_answered(clients: Iterable[asyncssh.SSHClient]) -> bool:
+    return any(isinstance(client, PasswordClient) and client.has_answered for client in clients)
 
 
 async def _dial(host: str, port: int, timeout_seconds: float) -> socket.socket:

@@ -7,9 +7,11 @@ method. Where keys and passwords are kept is not known here: whoever makes a cre
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, cast
 
@@ -212,8 +214,15 @@ class PasswordClient(asyncssh.SSHClient):
         self._accepted = accepted
         self._conversation = conversation
         self._has_asked = False
+        self._has_conversed = False
+        self.clock: asyncio.Timeout | None = None  # how long the login may take; stopped while a person is asked
         self.must_change_password = False
         self.trouble: SSHError | None = None  # why a conversation came to nothing
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether a login host has been told anything that was secret."""
+        return self._password is None or self._has_conversed
 
     def auth_completed(self) -> None:
         self._accepted()
@@ -221,6 +230,18 @@ class PasswordClient(asyncssh.SSHClient):
     def _take(self) -> str | None:
         password, self._password = self._password, None
         return password
+
+    @contextlib.contextmanager
+    def _stopped_clock(self) -> Iterator[None]:
+        loop, until = asyncio.get_running_loop(), self.clock.when() if self.clock else None
+        began = loop.time()
+        if self.clock is not None:
+            self.clock.reschedule(None)
+        try:
+            yield
+        finally:
+            if self.clock is not None and until is not None:
+                self.clock.reschedule(until + loop.time() - began)
 
     def password_auth_requested(self) -> str | None:
         return self._take()
@@ -254,8 +275,10 @@ class PasswordClient(asyncssh.SSHClient):
             if self._conversation is None:
                 return None
             questions = tuple(Question(clean(prompts[place][0]), prompts[place][1]) for place in left)
+            self._has_conversed = True
             try:
-                said = await self._conversation.ask(Round(clean(f"{name} {instructions}"), questions))
+                with self._stopped_clock():
+                    said = await self._conversation.ask(Round(clean(f"{name} {instructions}"), questions))
             except SSHError as error:
                 self.trouble = error
                 return None

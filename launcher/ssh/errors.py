@@ -30,6 +30,15 @@ class Unreachable(SSHError):
     transient = True
 
 
+class Interrupted(Unreachable):
+    """The connection broke, or took too long, after somebody's password or answer had been handed over.
+
+    Nobody knows whether it counted as an attempt there, so it is offered nowhere else.
+    """
+
+    code = "ssh.interrupted"
+
+
 class TimedOut(SSHError):
     """The login host took longer than we wait."""
 

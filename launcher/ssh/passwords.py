@@ -18,7 +18,7 @@ from launcher.ssh.commands import run
 from launcher.ssh.connect import connect
 from launcher.ssh.credentials import PasswordCredential
 from launcher.ssh.errors import LoginRefused
-from launcher.ssh.questions import PATIENCE_SECONDS, Conversation
+from launcher.ssh.questions import MOST_ROUNDS, PATIENCE_SECONDS, Conversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ async def verify_password(
         username,
         PasswordCredential(password, conversation),
         reason="sign-in",
-        login_seconds=cluster.connect_timeout_seconds + PATIENCE_SECONDS if conversation else None,
+        patience_seconds=MOST_ROUNDS * PATIENCE_SECONDS if conversation else 0,
     )
     is_kept = False
     try:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from django.conf import settings
 from django.db import transaction
 
+from launcher.ssh.errors import Interrupted
 from portal.accounts import throttle, waiting
 from portal.accounts.models import User
 from portal.accounts.ways import password_ways
@@ -89,8 +90,8 @@ def prove_password(*, username: str, password: str, address: str, target: str | 
         raise AnswersWanted(waiting.keep(waiting.Held(more.waiting, "cluster", username, attempt, target))) from None
     except FootbridgeError as error:
         code = AFTER_A_RIGHT_PASSWORD.get(error.code)
-        if code is None and not isinstance(error, _OneSaidNo):
-            attempt.give_back()
+        if code is None and not isinstance(error, _OneSaidNo | Interrupted):
+            attempt.give_back()  # nobody was told the password
         raise refused(username, address, way="", cause=error.code, code=code or "sign_in.cluster_away") from error
     if proved is None:
         raise refused(username, address, way="", cause="password", code="sign_in.wrong")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
+import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,7 +38,9 @@ class Asking:
     rounds: Rounds
     right: list[str]
     heard: list[str] = dataclasses.field(default_factory=list)
+    breaks: bool = False  # the connection breaks after the first answers
     open: int = 0
+    address: str = ""
 
 
 class _Server(asyncssh.SSHServer):
@@ -45,6 +50,7 @@ class _Server(asyncssh.SSHServer):
         self._answers: list[str] = []
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._connection = conn
         self._host.open += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -60,6 +66,9 @@ class _Server(asyncssh.SSHServer):
     def validate_kbdint_response(self, username: str, responses: Any) -> Any:
         self._answers += responses
         self._host.heard += responses
+        if self._host.breaks:
+            self._connection.abort()
+            return False
         if self._round < len(self._host.rounds):
             self._round += 1
             return "", "", "", self._host.rounds[self._round - 1]
@@ -74,12 +83,15 @@ async def _process(process: asyncssh.SSHServerProcess[str]) -> None:
 
 @pytest.fixture
 def asking(valkey: None, db: None) -> Iterator[Callable[..., Asking]]:
-    """Starts a login host that asks: ``asking(rounds, right answers)``. The portal's one cluster is behind it."""
+    """Starts a login host that asks: ``asking(rounds, right answers)``. It is the last of the portal's one cluster, after
+    those named in ``before``.
+    """
     loop = LoopThread("asking host")
     servers: list[asyncssh.SSHAcceptor] = []
     hosts: list[Asking] = []
+    keys: list[str] = []
 
-    def start(rounds: Rounds, right: list[str]) -> Asking:
+    def start(rounds: Rounds, right: list[str], before: tuple[str, ...] = ()) -> Asking:
         host, key = Asking(rounds, right), asyncssh.generate_private_key("ssh-ed25519")
         hosts.append(host)
 
@@ -89,10 +101,12 @@ def asking(valkey: None, db: None) -> Iterator[Callable[..., Asking]]:
             )
 
         servers.append(loop.run(listen(), 10))
-        public = key.export_public_key("openssh").decode().strip()
+        login_hosts = [*before, f"127.0.0.1:{servers[-1].get_port()}"]
+        keys.append(key.export_public_key("openssh").decode().strip())
+        host.address = login_hosts[-1]
         (FOLDER / "clusters.toml").write_text(
             '[clusters.asks]\nname = "Asks"\nscheduler = "pbs"\n'
-            f'login_hosts = ["127.0.0.1:{servers[-1].get_port()}"]\nhost_keys = ["{public}"]\n'
+            f"login_hosts = {json.dumps(login_hosts)}\nhost_keys = {json.dumps(keys)}\nconnect_timeout_seconds = 2\n"
             '[[clusters.asks.queues]]\nname = "workq"\nmax_cores = 4\nmax_memory = "8gb"\nmax_hours = 8\n'
         )
         parts.forget()
@@ -195,6 +209,34 @@ def test_a_wrong_password_is_told_only_after_the_code_by_such_a_host(
 def test_a_host_that_asks_for_the_password_alone_is_as_before(asking: Callable[..., Asking], client: Client) -> None:
     asking([[("Password: ", False)]], [PASSWORD])
     assert begin(client).headers["Location"] == "/history/"
+
+
+def test_a_login_host_that_says_nothing_is_passed_over(asking: Callable[..., Asking], client: Client) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asking(TWO_STEPS, [PASSWORD, CODE], before=(f"127.0.0.1:{silent.getsockname()[1]}",))
+        assert begin(client).headers["Location"] == reverse("accounts:questions")
+        assert reply(client, CODE).headers["Location"] == "/history/"
+
+
+def test_a_break_after_the_password_was_handed_over_is_no_reason_to_hand_it_to_another_host(
+    asking: Callable[..., Asking], client: Client
+) -> None:
+    first = asking(TWO_STEPS, [PASSWORD, CODE])
+    first.breaks = True
+    second = asking(TWO_STEPS, [PASSWORD, CODE], before=(first.address,))
+    for _ in range(5):
+        assert b"password cannot be checked" in begin(client).content
+    assert begin(client).status_code == 429  # each may have counted at the cluster
+    assert first.heard == [PASSWORD] * 5
+    assert second.heard == []
+
+
+def test_nobody_is_hurried_by_the_time_a_login_may_take(asking: Callable[..., Asking], client: Client) -> None:
+    asking(TWO_STEPS, [PASSWORD, CODE])
+    begin(client)
+    began = time.monotonic()
+    wait_for(lambda: time.monotonic() - began > 2.5, seconds=5, what="longer than a login may take")
+    assert reply(client, CODE).headers["Location"] == "/history/"
 
 
 def test_another_browser_cannot_answer(asking: Callable[..., Asking], client: Client) -> None:

@@ -16,7 +16,7 @@ from launcher.clusters import Cluster
 from launcher.keyring import record_host_key_rejected
 from launcher.parts import hands, sign_in_cluster
 from launcher.schedulers.base import Command
-from launcher.ssh.errors import HostKeyChanged, LoginRefused
+from launcher.ssh.errors import HostKeyChanged, Interrupted, LoginRefused
 from launcher.ssh.loop import hands_loop
 from launcher.ssh.passwords import LoginCheck, verify_password
 from launcher.ssh.questions import Conversation, Round
@@ -78,7 +78,7 @@ class _Handshake:
         hosts = len(cluster.login_hosts)
         timeout_seconds = 2 * cluster.connect_timeout_seconds * hosts + 3 * cluster.command_timeout_seconds + 5
         try:
-            identity = hands_loop().run(self._step(), timeout_seconds)
+            identity = hands_loop().run(self._step(timeout_seconds), timeout_seconds + 5)
         except LoginRefused as error:
             if error.code in TELL_APART:
                 raise
@@ -90,16 +90,20 @@ class _Handshake:
             raise MoreAsked(self)
         return identity
 
-    async def _step(self) -> Identity | None:
-        """The identity, or nothing where something is asked."""
+    async def _step(self, timeout_seconds: float) -> Identity | None:
+        """The identity, or nothing where something is asked. Raises Interrupted when neither comes in time."""
         if self._task is None:
             assert self._first is not None
             self._task, self._first = asyncio.create_task(self._first), None
         asked = asyncio.create_task(self._conversation.asked())
         try:
-            await asyncio.wait((self._task, asked), return_when=asyncio.FIRST_COMPLETED)
+            waited_for = (self._task, asked)
+            done, _ = await asyncio.wait(waited_for, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
             if self._task.done():
                 return self._task.result()
+            if not done:
+                self._task.cancel()
+                raise Interrupted(f"no answer to the sign-in within {timeout_seconds:g} s")
             self.round = asked.result()
             return None
         except asyncio.CancelledError:
