@@ -18,11 +18,9 @@ from launcher.proxy.exchange import Exchange, Head
 from launcher.proxy.headers import (
     BadHead,
     OutgoingRequest,
-    Secret,
     incoming_response,
-    outgoing_request,
-    request_target,
 )
+from launcher.proxy.outgoing import request_of
 from launcher.proxy.sparselog import SparseLog
 from launcher.proxy.upstream import UpstreamPool
 from launcher.proxy.visit import Message, Receive, Send, Visit
@@ -48,15 +46,7 @@ async def forward(visit: Visit, receive: Receive, send: Send, *, pool: UpstreamP
     target = visit.access.target
     assert target is not None
     method: str = scope["method"]
-    request = outgoing_request(
-        method=method,
-        target=request_target(visit.raw_path, visit.query),
-        fields=scope["headers"],
-        connection=visit.fields.get(b"connection", b""),
-        origin=visit.origin,
-        client=visit.client,
-        secret=Secret(target.flavor, target.secret),
-    )
+    request = request_of(visit)
     first, whole = b"", not request.has_body
     if request.has_body and not request.expects_continue:
         event = await receive()

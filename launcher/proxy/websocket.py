@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from launcher.proxy.access import AccessCache
 from launcher.proxy.access_types import Target
 from launcher.proxy.connection import Connection
-from launcher.proxy.errors import AccessEnded, ClientGone, UpstreamBroken, UpstreamSilent
+from launcher.proxy.errors import AccessEnded, ClientGone, UpstreamBroken
 from launcher.proxy.exchange import HIGH_WATER_BYTES, Exchange, Head
 from launcher.proxy.frames import (
     BINARY,
@@ -34,7 +34,8 @@ from launcher.proxy.frames import (
     frame,
     read_close,
 )
-from launcher.proxy.headers import Secret, incoming_response, outgoing_handshake, request_target
+from launcher.proxy.headers import incoming_response
+from launcher.proxy.outgoing import ask_to_upgrade, handshake_of
 from launcher.proxy.upstream import UpstreamPool
 from launcher.proxy.visit import Receive, Send, Visit
 
@@ -60,25 +61,10 @@ async def forward(visit: Visit, receive: Receive, send: Send, *, pool: UpstreamP
     assert target is not None
     offered: list[str] = list(visit.scope.get("subprotocols") or ())
     key = base64.b64encode(secrets.token_bytes(16))
-    opening = outgoing_handshake(
-        target=request_target(visit.raw_path, visit.query),
-        fields=visit.scope["headers"],
-        connection=visit.fields.get(b"connection", b""),
-        origin=visit.origin,
-        client=visit.client,
-        secret=Secret(target.flavor, target.secret),
-        key=key,
-        subprotocols=offered,
-    )
+    opening = handshake_of(visit, key=key, subprotocols=offered)
     connection = await pool.open_socket(visit.access.session_id, target)
     try:
-        exchange = connection.start("GET", opening, wants_upgrade=True)
-        exchange.request_sent = True
-        try:
-            async with asyncio.timeout(pool.limits.head_seconds):
-                head = await exchange.head()
-        except TimeoutError:
-            raise UpstreamSilent("no answer to a handshake in time") from None
+        exchange, head = await ask_to_upgrade(connection, opening, pool.limits.head_seconds)
         if head.status != 101:
             await refuse(visit, send, exchange, head, target)
             return

@@ -16,8 +16,9 @@ from launcher.proxy.access import AccessCache, Hold
 from launcher.proxy.connection import Connection
 from launcher.proxy.errors import AccessEnded, ClientGone, UpstreamBroken, UpstreamSilent
 from launcher.proxy.exchange import Exchange, Head
-from launcher.proxy.headers import BadHead, OutgoingRequest, Secret, incoming_response, outgoing_request, request_target
+from launcher.proxy.headers import BadHead, OutgoingRequest, incoming_response
 from launcher.proxy.http import CONTINUE_SECONDS, MOMENT_SECONDS, REPEATABLE
+from launcher.proxy.outgoing import request_of
 from launcher.proxy.sparselog import SparseLog
 from launcher.proxy.upstream import UpstreamPool
 from launcher.proxy.visit import Visit
@@ -69,15 +70,7 @@ async def forward(visit: Visit, offer: Offer, *, pool: UpstreamPool, lookout: Lo
     target = visit.access.target
     assert target is not None
     method: str = scope["method"]
-    request = outgoing_request(
-        method=method,
-        target=request_target(visit.raw_path, visit.query),
-        fields=scope["headers"],
-        connection=visit.fields.get(b"connection", b""),
-        origin=visit.origin,
-        client=visit.client,
-        secret=Secret(target.flavor, target.secret),
-    )
+    request = request_of(visit)
     repeatable = not request.has_body and method in REPEATABLE
     fresh = False
     while True:

@@ -16,9 +16,8 @@ from typing import Protocol
 
 from launcher.proxy.access import AccessCache, Hold
 from launcher.proxy.connection import Connection
-from launcher.proxy.errors import UpstreamSilent
 from launcher.proxy.frames import CLOSE, close_payload, frame
-from launcher.proxy.headers import Secret, outgoing_handshake, request_target
+from launcher.proxy.outgoing import ask_to_upgrade, handshake_of
 from launcher.proxy.upstream import UpstreamPool
 from launcher.proxy.visit import Send, Visit
 from launcher.proxy.websocket import passing_fields, proper_answer, refuse
@@ -52,24 +51,11 @@ async def forward(
     """
     target = visit.access.target
     assert target is not None
-    opening = outgoing_handshake(
-        target=request_target(visit.raw_path, visit.query),
-        fields=visit.scope["headers"],
-        connection=visit.fields.get(b"connection", b""),
-        origin=visit.origin,
-        client=visit.client,
-        secret=Secret(target.flavor, target.secret),
-    )
+    opening = handshake_of(visit)
     connection = await pool.open_socket(visit.access.session_id, target)
     opened = False
     try:
-        exchange = connection.start("GET", opening, wants_upgrade=True)
-        exchange.request_sent = True
-        try:
-            async with asyncio.timeout(pool.limits.head_seconds):
-                head = await exchange.head()
-        except TimeoutError:
-            raise UpstreamSilent("no answer to a handshake in time") from None
+        exchange, head = await ask_to_upgrade(connection, opening, pool.limits.head_seconds)
         if head.status != 101:
             await refuse(visit, send, exchange, head, target)
         else:

@@ -1,0 +1,54 @@
+"""What a visit becomes on its way to the server in the job: the same head whichever lane carries it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from launcher.proxy.connection import Connection
+from launcher.proxy.errors import UpstreamSilent
+from launcher.proxy.exchange import Exchange, Head
+from launcher.proxy.headers import OutgoingRequest, Secret, outgoing_handshake, outgoing_request, request_target
+from launcher.proxy.visit import Visit
+
+
+def request_of(visit: Visit) -> OutgoingRequest:
+    """The request to pass on; the visit has a target. Raises BadHead."""
+    target = visit.access.target
+    assert target is not None
+    return outgoing_request(
+        method=visit.scope["method"],
+        target=request_target(visit.raw_path, visit.query),
+        fields=visit.scope["headers"],
+        connection=visit.fields.get(b"connection", b""),
+        origin=visit.origin,
+        client=visit.client,
+        secret=Secret(target.flavor, target.secret),
+    )
+
+
+def handshake_of(visit: Visit, *, key: bytes = b"", subprotocols: Sequence[str] = ()) -> bytes:
+    """The head of the WebSocket handshake to pass on: our own with a ``key``, else the browser's. Raises BadHead."""
+    target = visit.access.target
+    assert target is not None
+    return outgoing_handshake(
+        target=request_target(visit.raw_path, visit.query),
+        fields=visit.scope["headers"],
+        connection=visit.fields.get(b"connection", b""),
+        origin=visit.origin,
+        client=visit.client,
+        secret=Secret(target.flavor, target.secret),
+        key=key,
+        subprotocols=subprotocols,
+    )
+
+
+async def ask_to_upgrade(connection: Connection, opening: bytes, seconds: float) -> tuple[Exchange, Head]:
+    """The server's answer to a handshake, whatever it says. Raises UpstreamSilent after ``seconds``."""
+    exchange = connection.start("GET", opening, wants_upgrade=True)
+    exchange.request_sent = True
+    try:
+        async with asyncio.timeout(seconds):
+            return exchange, await exchange.head()
+    except TimeoutError:
+        raise UpstreamSilent("no answer to a handshake in time") from None
