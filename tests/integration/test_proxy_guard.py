@@ -10,6 +10,7 @@ import pytest
 
 from launcher.proxy import guard
 from tests.integration.proxy_peers import Portal, Raw, Request, Upstream, hello
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -98,7 +99,7 @@ async def test_a_refusal_comes_after_the_answers_to_earlier_requests(portal: Por
     portal.upstream.handler = wait
     raw = await portal.connect()
     raw.writer.write(portal.head("GET", "/") + b"NO HTTP\r\n\r\n")
-    await asyncio.wait([asyncio.create_task(asyncio.sleep(0.05))])
+    await until(lambda: portal.upstream.requests, what="the first request to go on")
     go_on.set()
     first, second = await raw.answer(), await raw.answer()
     assert (first.status, first.body, second.status) == (200, b"hello", 400)

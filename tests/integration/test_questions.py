@@ -83,8 +83,8 @@ async def _process(process: asyncssh.SSHServerProcess[str]) -> None:
 
 @pytest.fixture
 def asking(valkey: None, db: None) -> Iterator[Callable[..., Asking]]:
-    """Starts a login host that asks: ``asking(rounds, right answers)``. It is the last of the portal's one cluster, after
-    those named in ``before``.
+    """Starts a login host that asks: ``asking(rounds, right answers)``. It is the last one of the portal's one
+    cluster, after those named in ``before``.
     """
     loop = LoopThread("asking host")
     servers: list[asyncssh.SSHAcceptor] = []

@@ -23,7 +23,7 @@ from launcher.ssh.pool import Pool
 from launcher.ssh.tunnel import open_tunnel
 from tests.integration.ssh_server import cluster_of, credential, login_host, make_ca, tcp_server
 from tests.integration.sshd import Sshd, needs_sshd, running_sshd
-from tests.waiting import until
+from tests.waiting import standstill, until
 
 MB = 1 << 20
 BLOCK = random.Random(7).randbytes(3 * MB + 17)
@@ -283,10 +283,14 @@ async def test_a_trial_that_fails_switches_it_off(monkeypatch: pytest.MonkeyPatc
 
 async def test_large_windows_are_filled_and_given_back(restless_sshd: Sshd) -> None:
     data = os.urandom(24 * MB)
+    given = 0
 
     async def give(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(data)
-        await writer.drain()
+        nonlocal given
+        for begin in range(0, len(data), MB):
+            writer.write(data[begin : begin + MB])
+            await writer.drain()
+            given += MB
 
     async with (
         tcp_server(give) as port,
@@ -294,7 +298,7 @@ async def test_large_windows_are_filled_and_given_back(restless_sshd: Sshd) -> N
     ):
         reader, writer = await streams(connection, port)
         writer.transport.pause_reading()  # type: ignore[attr-defined] # the transport of a tunnel reads as well
-        await asyncio.sleep(0.2)  # time to fill the window
+        assert await standstill(lambda: given) < len(data)
         writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
         assert await reader.read(-1) == data
         writer.close()
