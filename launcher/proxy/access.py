@@ -158,8 +158,9 @@ class AccessCache:
         """Note that a connection stays open; ``end`` is called when it may not stay. Pair with ``let_go``."""
         hold = Hold((label, cookie_value), access, end, self._clock())
         self._holds.add(hold)
-        if self.cached(label, cookie_value) is None:
-            self._start(self._recheck([hold]))  # the answer was dropped between the decision and now
+        if self.cached(label, cookie_value) is not access:
+            # The answer was dropped between the decision and now, and perhaps asked for again by somebody else.
+            self._start(self._recheck([hold]))
         if self._timer is None:
             self._arm()
         return hold

@@ -26,6 +26,8 @@ refusals = SparseLog(logging.getLogger(__name__))
 
 MAX_FIELDS = 128
 """Most fields in a head."""
+MAX_EMPTY_LINES = 8
+"""Most empty lines before a head."""
 MAX_PIPELINED = 100
 """Most requests that may wait behind one that is being answered."""
 HEAD_SECONDS = 20.0
@@ -53,6 +55,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._pending = b""  # of a head that is not complete
+        self._empty_lines = 0  # since the last head
         self._body_left = 0
         self._chunks: ChunkScanner | None = None
         self._refusal = 400  # why the callback that raised did so
@@ -94,8 +97,10 @@ class GuardedProtocol(HttpToolsProtocol):
         """Take a whole head, or keep what there is of it. Returns what is left."""
         if self._pending:
             data, self._pending = self._pending + data, b""
-        while data[:2] == b"\r\n":  # RFC 9112, 2.2: empty lines before a request are ignored
-            data = data[2:]
+        if data[:2] == b"\r\n":
+            data = self._skip_empty_lines(data)
+            if not data:
+                return b""
         end = data.find(b"\r\n\r\n") + 4
         if end < 4 or end > MAX_HEAD_BYTES:
             self._keep(data)
@@ -112,9 +117,22 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(429, "too many requests in a row", head)
         else:
             self._expect(None)
+            self._empty_lines = 0
             self._minor_version = line[3]
             self._parse_head(head, line[1], rest)
         return rest
+
+    def _skip_empty_lines(self, data: bytes) -> bytes:
+        """What follows the empty lines before a request, which RFC 9112, 2.2 has us ignore, within reason."""
+        while data[:2] == b"\r\n":
+            data = data[2:]
+            self._empty_lines += 1
+            if self._empty_lines > MAX_EMPTY_LINES:
+                self._refuse(400, "too many empty lines", b"")
+                return b""
+        if not data and self._timer is None and not self._is_answering:
+            self._expect(HEAD_SECONDS)  # uvicorn has just taken them for a request, which may take its time
+        return data
 
     def _keep(self, data: bytes) -> None:
         """Wait for the rest of a head, if there can be one."""

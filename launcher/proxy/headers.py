@@ -30,6 +30,9 @@ _TARGET_REFUSED = re.compile(rb"[\x00-\x20\x7f-\xff]")
 _HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"http2-settings")
 )
+_SITE_WIDE = frozenset(  # answers with these reach other hosts: "cookies" clears those of the whole registered domain
+    (b"alt-svc", b"clear-site-data")
+)
 _CLAIMS = frozenset(  # fields by which servers are told who or where the client is
     (
         b"authorization",
@@ -49,7 +52,6 @@ _CLAIM_PREFIXES = (b"proxy-", b"x-forwarded-", b"x-remote-", b"x-footbridge-")
 _ORIGIN_WIDE = frozenset(  # answers with these would reach beyond a session's path, where it shares an origin
     (
         b"accept-ch",
-        b"clear-site-data",
         b"nel",
         b"origin-agent-cluster",
         b"public-key-pins",
@@ -60,7 +62,7 @@ _ORIGIN_WIDE = frozenset(  # answers with these would reach beyond a session's p
     )
 )
 
-_PASS, _DROP, _BAD, _COOKIE, _HOST, _LENGTH, _CODING, _EXPECT, _SET_COOKIE, _LOCATION, _WIDE = range(11)
+_PASS, _DROP, _BAD, _COOKIE, _HOST, _LENGTH, _CODING, _EXPECT, _SET_COOKIE, _LOCATION, _WIDE, _OPTIONS = range(12)
 _KINDS_KEPT = 4096
 _request_kinds: dict[bytes, int] = {}
 _response_kinds: dict[bytes, int] = {}
@@ -121,6 +123,8 @@ def _request_kind(name: bytes) -> int:
     lower = name.lower()
     if not _TOKEN.fullmatch(name):
         kind = _BAD
+    elif lower == b"connection":
+        kind = _OPTIONS
     elif (
         lower in _CLAIMS
         or lower.startswith(_CLAIM_PREFIXES)
@@ -143,7 +147,7 @@ def _response_kind(name: bytes) -> int:
     lower = name.lower()
     if not _TOKEN.fullmatch(name):
         kind = _BAD
-    elif lower in _HOP_BY_HOP or lower.startswith((b"proxy-", b"access-control-allow-")) or lower == b"alt-svc":
+    elif lower in _HOP_BY_HOP or lower in _SITE_WIDE or lower.startswith((b"proxy-", b"access-control-allow-")):
         kind = _DROP
     else:
         usual = _WIDE if lower in _ORIGIN_WIDE else _PASS
@@ -210,6 +214,7 @@ def outgoing_request(
     lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (method.encode("ascii"), target, origin.authority)]
     request = OutgoingRequest(b"")
     hosts = 0
+    options: list[bytes] = []
     kinds = _request_kinds
     for name, value in fields:
         kind = kinds.get(name)
@@ -238,8 +243,20 @@ def outgoing_request(
             if value.lower() != b"100-continue":
                 raise BadHead(417, "an expectation other than 100-continue")
             request.expects_continue = True
+        elif kind == _OPTIONS:
+            options.append(value)
         elif kind == _BAD:
             raise BadHead(400, "a field name that is no name")
+    if len(options) > 1 and (together := b",".join(options)) != connection:  # the last one was not all
+        return outgoing_request(
+            method=method,
+            target=target,
+            fields=fields,
+            connection=together,
+            origin=origin,
+            client=client,
+            secret=secret,
+        )
     if hosts != 1:
         raise BadHead(400, "not exactly one host")
     if request.chunked and request.length is not None:

@@ -73,6 +73,25 @@ async def test_a_connection_that_says_nothing_is_closed(portal: Portal, monkeypa
     await raw.close()
 
 
+async def test_empty_lines_without_end_are_refused(portal: Portal) -> None:
+    raw = await portal.connect()
+    raw.writer.write(b"\r\n" * guard.MAX_EMPTY_LINES + portal.head("GET", "/"))
+    assert (await raw.answer()).status == 200
+    raw.writer.write(b"\r\n" * 1000)
+    assert (await raw.answer()).status == 400
+    await raw.close()
+
+
+async def test_empty_lines_keep_no_connection_open(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "HEAD_SECONDS", 0.2)
+    raw = await portal.connect()
+    raw.writer.write(portal.head("GET", "/"))
+    assert (await raw.answer()).status == 200
+    raw.writer.write(b"\r\n")
+    assert await rest(raw) == b""
+    await raw.close()
+
+
 async def test_a_body_may_be_slow_but_must_go_on(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "BODY_IDLE_SECONDS", 0.4)
     raw = await portal.connect()

@@ -141,6 +141,20 @@ async def test_a_connection_made_on_a_dropped_answer_is_checked_at_once(cache: A
     assert cache.open_connections == 0
 
 
+async def test_a_connection_made_on_an_answer_that_another_has_replaced_is_checked_at_once(
+    cache: AccessCache, database: Database
+) -> None:
+    access = await cache.look_up("label", "cookie")
+    database.rows[("label", "cookie")] = Access(Verdict.FORBIDDEN, session_id="s1")
+    cache.drop(session_id="s1")
+    await cache.look_up("label", "cookie")  # a second tab has asked
+    ended = asyncio.Event()
+    cache.hold("label", "cookie", access, ended.set)
+    async with asyncio.timeout(1):
+        await ended.wait()
+    assert cache.open_connections == 0
+
+
 async def test_a_connection_that_was_let_go_is_not_ended(cache: AccessCache, database: Database) -> None:
     access = await cache.look_up("label", "cookie")
     ended: list[int] = []

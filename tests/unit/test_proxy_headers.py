@@ -51,6 +51,13 @@ def test_a_head_is_the_request_line_the_host_the_browsers_fields_and_ours() -> N
     )
 
 
+def test_names_in_any_of_several_connection_fields_are_for_this_hop() -> None:
+    lines = [(b"connection", b"x-secret"), (b"x-secret", b"1"), (b"connection", b"keep-alive"), (b"x-public", b"2")]
+    head = sent(*lines, connection=b"keep-alive")
+    assert b"x-secret" not in head
+    assert b"x-public: 2" in head
+
+
 def test_an_older_server_gets_the_secret_as_a_token() -> None:
     head = sent((b"authorization", b"token mine"), secret=Secret("token", "s3cret"))
     assert b"authorization: token s3cret\r\n" in head
@@ -259,7 +266,7 @@ def received(*fields: tuple[bytes, bytes], status: int = 200, connection: bytes 
 @pytest.mark.parametrize(
     "name",
     [b"Connection", b"Keep-Alive", b"Transfer-Encoding", b"Upgrade", b"Trailer", b"Proxy-Authenticate", b"Alt-Svc",
-     b"Access-Control-Allow-Origin", b"Access-Control-Allow-Credentials", b"X-Listed"],
+     b"Clear-Site-Data", b"Access-Control-Allow-Origin", b"Access-Control-Allow-Credentials", b"X-Listed"],
 )  # fmt: skip
 def test_what_does_not_concern_the_browser_is_dropped(name: bytes) -> None:
     assert received((name, b"x"), (b"ETag", b"y"), connection=b"x-listed") == [(b"etag", b"y")]
