@@ -10,7 +10,7 @@ from playwright.async_api import Page, WebSocket, expect
 
 from launcher.demo.folder import Running
 from tests.e2e.conftest import Person
-from tests.e2e.test_main_job import launch, open_notebook, stop
+from tests.e2e.test_main_job import launch, new_notebook, open_notebook, stop
 
 WITHIN_SECONDS = 2.0
 
@@ -31,16 +31,16 @@ def watch_sockets(page: Page) -> dict[WebSocket, asyncio.Event]:
 async def test_signing_out_closes_the_open_notebook_within_two_seconds(
     demo: Running, person: Person, door: str
 ) -> None:
-    page = await person("bob")  # whose JupyterLab has no notebook open from an earlier test
+    page = await person("bob")
     session_id = await launch(page, title="Signed out")
     lab = await open_notebook(page)
     sockets = watch_sockets(lab)
-    await lab.reload()
-    await lab.locator(".jp-LauncherCard[data-category='Notebook']").first.click()
+    await new_notebook(lab)
     await expect(lab.locator(".jp-Notebook .jp-CodeCell .cm-content").first).to_be_visible(timeout=90_000)
     still_open = [closed for closed in sockets.values() if not closed.is_set()]
     assert still_open
 
+    await asyncio.sleep(6)
     await page.goto("/profile/")
     await page.evaluate("door => document.querySelector(`form[action='${door}']`).requestSubmit()", door)
     await page.wait_for_url("**/sign-in/")
