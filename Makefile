@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
+# Tests wait more than they compute. Each process has a folder, a Valkey, a demo cluster and a database of its own.
+TEST_PROCESSES ?= 2
 CHP := var/bench/chp/node_modules/.bin/configurable-http-proxy
 
 # The settings that Django's plugin for mypy wants to see; nothing is signed with this.
@@ -27,7 +29,7 @@ demo: $(VENV)/.demo ## run the portal with a demonstration cluster on this machi
 	@exec $(BIN)/python manage.py demo --end-with-parent
 
 test: packages $(VENV)/.all ## run all tests; installs what they need, or says what is left out
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 conformance: $(VENV)/.all ## the proxy, item by item, over every way through it; prints the table (CONFORMANCE_MIB=96 for shorter bodies)
 	@CONFORMANCE=full $(BIN)/python -m pytest -q tests/conformance

@@ -28,6 +28,8 @@ from portal.accounts import reauthentication, web_sessions
 from portal.accounts.models import Role, User
 from tests.settings import FOLDER
 
+pytest_plugins = ["tests.conformance.table"]  # where a run of several processes prints, too
+
 
 @pytest.fixture(scope="session")
 def _valkey_server() -> Iterator[None]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from dataclasses import dataclass, field
 
@@ -27,6 +28,9 @@ LANES = ("portable", "fast")
 TRANSPORTS = ("direct", "ssh", "socket")
 ADDRESSES = ("host", "path")
 COLUMNS = tuple(Column(*each) for each in itertools.product(LANES, TRANSPORTS, ADDRESSES))
+
+IS_FULL = os.environ.get("CONFORMANCE") == "full"
+"""All columns and the long bodies, as ``make conformance`` runs them."""
 
 USUAL_COLUMNS = tuple(
     column

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from launcher.proxy.upstream import Limits
-from tests.conformance.conftest import IS_FULL
+from tests.conformance.items import IS_FULL
 from tests.integration.proxy_peers import (
     COOKIE,
     LABEL,

@@ -14,7 +14,7 @@ import pytest
 from launcher.proxy import websocket
 from launcher.proxy.access_types import Access, Verdict
 from launcher.proxy.upstream import Limits
-from tests.conformance.conftest import IS_FULL
+from tests.conformance.items import IS_FULL
 from tests.integration.proxy_peers import (
     COOKIE,
     LABEL,
