@@ -24,6 +24,7 @@ from django.test import Client
 
 from launcher import parts
 from launcher.democluster.pbs.job import State
+from launcher.democluster.settings import DEFAULT_ACCOUNTS, Account, DemoSettings
 from portal.accounts import reauthentication, web_sessions
 from portal.accounts.models import Role, User
 from tests.settings import FOLDER
@@ -56,12 +57,11 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 class RunningCluster:
     """A demo cluster on a thread of its own."""
 
-    def __init__(self, root: Path, user_ca_public_key: Path) -> None:
+    def __init__(self, root: Path, user_ca_public_key: Path, accounts: tuple[Account, ...] = DEFAULT_ACCOUNTS) -> None:
         from launcher.democluster.cluster import DemoCluster
-        from launcher.democluster.settings import DemoSettings
 
         self.root = root
-        settings = DemoSettings(root=root, port=0, user_ca_public_key=user_ca_public_key)
+        settings = DemoSettings(root=root, port=0, user_ca_public_key=user_ca_public_key, accounts=accounts)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="demo cluster", daemon=True)
         self._thread.start()

@@ -57,7 +57,7 @@ _SSHD_CONFIG = """
 ListenAddress 127.0.0.1:{port}
 HostKey {folder}/etc/host_key
 TrustedUserCAKeys {folder}/etc/user_ca.pub
-AuthorizedKeysFile none
+AuthorizedKeysFile .ssh/authorized_keys
 PasswordAuthentication yes
 KbdInteractiveAuthentication no
 UsePAM no
