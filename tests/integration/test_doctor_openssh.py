@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,8 +63,7 @@ class Host:
 
     def prepare(self, user_ca: Path, extra: str, sftp: str) -> None:
         """The files of the host and of alice's home."""
-        for level in (self.folder, *self.folder.parents[:2]):  # sshd, and the account it becomes, must be able to pass
-            level.chmod(0o755)
+        self.folder.chmod(0o755)  # sshd, and the account it becomes, must be able to pass
         (self.folder / "host_key").touch(mode=0o600)
         (self.folder / "host_key").write_bytes(self._key.export_private_key("openssh"))
         shutil.copy(user_ca, self.folder / "ca.pub")
@@ -109,8 +109,14 @@ class Host:
 
 
 @contextlib.contextmanager
-def running(folder: Path, user_ca: Path, extra: str = "", *, sftp: str = "internal-sftp") -> Iterator[Host]:
+def running(user_ca: Path, extra: str = "", *, sftp: str = "internal-sftp") -> Iterator[Host]:
     """sshd with these further lines in its configuration."""
+    # not in pytest's own folder: every other run of pytest closes that again to all accounts but its own
+    with tempfile.TemporaryDirectory(prefix="fb-sshd-") as name:
+        yield from _running(Path(name), user_ca, extra, sftp)
+
+
+def _running(folder: Path, user_ca: Path, extra: str, sftp: str) -> Iterator[Host]:
     host = Host(folder)
     host.prepare(user_ca, extra, sftp)
     log = folder / "log"
@@ -129,9 +135,9 @@ def running(folder: Path, user_ca: Path, extra: str = "", *, sftp: str = "intern
 
 
 @pytest.fixture
-def host(tmp_path: Path, user_ca: Path, valkey: None) -> Iterator[Host]:
+def host(user_ca: Path, valkey: None) -> Iterator[Host]:
     """A healthy login host."""
-    with running(tmp_path, user_ca) as one:
+    with running(user_ca) as one:
         yield one
 
 
@@ -141,10 +147,8 @@ def test_nothing_is_wrong_with_a_healthy_login_host(host: Host) -> None:
     assert outcomes(findings)["cluster.forwarding"] == "ok"
 
 
-def test_forwarding_that_is_switched_off_is_named_with_the_line_for_sshd(
-    tmp_path: Path, user_ca: Path, valkey: None
-) -> None:
-    with running(tmp_path, user_ca, "AllowTcpForwarding no") as host:
+def test_forwarding_that_is_switched_off_is_named_with_the_line_for_sshd(user_ca: Path, valkey: None) -> None:
+    with running(user_ca, "AllowTcpForwarding no") as host:
         found = only_trouble(host.look())
     assert found.id == "cluster.forwarding"
     assert "AllowTcpForwarding local" in cure(found)
@@ -174,15 +178,15 @@ def test_a_home_that_cannot_be_written_is_named(host: Host) -> None:
     assert "cannot be written" in found.said.what.english()
 
 
-def test_a_host_without_sftp_is_named(tmp_path: Path, user_ca: Path, valkey: None) -> None:
-    with running(tmp_path, user_ca, sftp="/bin/false") as host:
+def test_a_host_without_sftp_is_named(user_ca: Path, valkey: None) -> None:
+    with running(user_ca, sftp="/bin/false") as host:
         found = only_trouble(host.look())
     assert found.id == "cluster.sftp"
     assert "Subsystem sftp internal-sftp" in cure(found)
 
 
-def test_a_forced_command_is_named(tmp_path: Path, user_ca: Path, valkey: None) -> None:
-    with running(tmp_path, user_ca, "ForceCommand /bin/false") as host:
+def test_a_forced_command_is_named(user_ca: Path, valkey: None) -> None:
+    with running(user_ca, "ForceCommand /bin/false") as host:
         found = only_trouble(host.look())
     assert found.id == "cluster.shell"
     assert "ForceCommand" in cure(found)
