@@ -257,7 +257,7 @@ def _state_text(session: InteractiveSession) -> str:
     if session.unreachable_since is None:
         return known
     if not credential_state.can_act(session.cluster, session.username):
-        return wording.sign_in_again_sentence(session)
+        return wording.connect_first_sentence(session)
     if session.unreachable_code == "ssh.password_expired":
         words = _("The cluster wants you to choose a new password: sign in to it once by SSH. Last known: %(state)s")
         return words % {"state": known}

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from launcher import keyring
-from launcher.clusters import ClustersError
-from launcher.models import EnrolledKey
+from launcher.clusters import Cluster, ClustersError
+from launcher.models import EnrolledKey, InteractiveSession
 from launcher.parts import clusters
 from portal.accounts.models import User
+
+
+@dataclass(frozen=True, slots=True)
+class AccountShown:
+    """A person's account on a cluster that has no certificates, as pages show it."""
+
+    cluster_id: str
+    cluster_name: str
+    credential: str
+    is_connected: bool
+    was_revoked: bool = False  # not connected, since its owner took the key back
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +53,44 @@ def keys_of(user: User) -> list[KeyShown]:
     ]
 
 
+def connectable() -> dict[str, Cluster]:
+    """The clusters on which people connect their accounts: on all others the portal's certificates do."""
+    return {cluster.id: cluster for cluster in clusters().values() if cluster.credential != "certificate"}
+
+
+def accounts_of(username: str) -> list[AccountShown]:
+    """The account on each of those clusters."""
+    return [_account(cluster, username) for cluster in connectable().values()]
+
+
+def unconnected(username: str, cluster_ids: Iterable[str]) -> list[AccountShown]:
+    """Those of these clusters on which the portal cannot act as this account before it is connected."""
+    known = connectable()
+    shown = [_account(known[cluster_id], username) for cluster_id in dict.fromkeys(cluster_ids) if cluster_id in known]
+    return [account for account in shown if not account.is_connected]
+
+
+def to_connect_for(session: InteractiveSession) -> list[AccountShown]:
+    """What its owner has to connect so that the portal can look after a session; also where the key is refused."""
+    if not session.is_live:
+        return []
+    if session.unreachable_since is not None and session.unreachable_code == "ssh.login_refused":
+        return [account for account in accounts_of(session.username) if account.cluster_id == session.cluster]
+    return unconnected(session.username, [session.cluster])
+
+
+def _account(cluster: Cluster, username: str) -> AccountShown:
+    is_connected = can_act(cluster.id, username)
+    revoked = EnrolledKey.objects.filter(cluster=cluster.id, username=username, revoked_at__isnull=False)
+    return AccountShown(
+        cluster_id=cluster.id,
+        cluster_name=cluster.name,
+        credential=cluster.credential,
+        is_connected=is_connected,
+        was_revoked=not is_connected and cluster.credential == "enrolled-key" and revoked.exists(),
+    )
+
+
 def rejected_host_keys() -> list[tuple[str, str]]:
     """(cluster's name, login host) for every cluster that lately showed a key that is not the known one."""
     try:
@@ -52,7 +102,7 @@ def rejected_host_keys() -> list[tuple[str, str]]:
 
 
 def can_act(cluster_id: str, username: str) -> bool:
-    """Whether the portal has what it needs to act as this account; without, its owner has to sign in again."""
+    """Whether the portal has what it needs to act as this account; without, its owner has to connect it."""
     cluster = clusters().get(cluster_id)
     if cluster is None or cluster.credential == "certificate":
         return True

@@ -141,7 +141,7 @@ def end_sentences() -> dict[str, tuple[str, str]]:
         ),
         "ssh.not_enrolled": (
             _("The portal has no key of yours for the cluster any more."),
-            _("Sign out and in again with your cluster password, then launch again."),
+            _("Connect your cluster account on your profile page, then launch again."),
         ),
         "ssh.no_password": (
             _("You signed out before the session was sent."),

@@ -28,7 +28,7 @@ from launcher.ssh.credentials import LentPassword
 from launcher.ssh.errors import HostKeyChanged, SSHError
 from portal import ids
 from portal.audit import events
-from portal.audit.services import record_once
+from portal.audit.services import record, record_once
 from portal.clock import now
 
 log = structlog.get_logger(__name__)
@@ -95,21 +95,27 @@ def _find_key(cluster_id: str, username: str) -> str | None:
 # passwords of people who are signed in
 
 
-def keep_password(*, cluster_id: str, username: str, password: str, web_session_key: str, seconds: int) -> None:
-    """Keep ``password`` until this portal session is signed out, at most for ``seconds``."""
+def keep_password(
+    *, cluster_id: str, username: str, password: str, web_session_key: str, seconds: int, address: str
+) -> None:
+    """Keep ``password`` until this portal session is signed out, at most for ``seconds``, in place of the last one."""
+    earlier = Q(cluster=cluster_id, username=username, web_session_digest=sealing.digest(web_session_key))
+    drop_passwords(earlier)
     key = Fernet.generate_key()
     cache_key = f"password:{ids.random_name(32)}"
     cache.set(cache_key, Fernet(key).encrypt(password.encode()), seconds)
     moment = now()
-    KeptPassword.objects.create(
-        username=username,
-        cluster=cluster_id,
-        cache_key=cache_key,
-        key_encrypted=sealing.seal(key.decode()),
-        web_session_digest=sealing.digest(web_session_key),
-        created_at=moment,
-        expires_at=moment + dt.timedelta(seconds=seconds),
-    )
+    with transaction.atomic():
+        KeptPassword.objects.create(
+            username=username,
+            cluster=cluster_id,
+            cache_key=cache_key,
+            key_encrypted=sealing.seal(key.decode()),
+            web_session_digest=sealing.digest(web_session_key),
+            created_at=moment,
+            expires_at=moment + dt.timedelta(seconds=seconds),
+        )
+        record(events.PasswordKept(cluster=cluster_id), actor=username, address=address)
 
 
 def has_password(cluster_id: str, username: str) -> bool:

@@ -121,12 +121,13 @@ def refusal_sentence(code: str, params: Mapping[str, object]) -> str:
         "launch.cluster_away": _(
             "The cluster does not answer, so your choices could not be checked. Nothing is lost: try again in a moment."
         ),
-        "launch.sign_in_again.enrolled-key": _(
-            "The portal has no key of yours for the cluster. Sign out and in again with your cluster password: it then"
-            " makes one."
+        "launch.not_connected.enrolled-key": _(
+            "The portal has no key of yours for the cluster. Connect your cluster account on your profile page, then"
+            " launch."
         ),
-        "launch.sign_in_again.password": _(
-            "The portal no longer has your password for the cluster. Sign out and in again, then launch."
+        "launch.not_connected.password": _(
+            "The portal does not have your password for the cluster. Connect your cluster account on your profile page,"
+            " then launch."
         ),
         "app.unknown": _("There is no such app."),
         "continue.not_running": _("Only a session that runs can be continued in a new one."),

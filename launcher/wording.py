@@ -81,11 +81,11 @@ def settings_rows(session: InteractiveSession) -> list[tuple[str, str]]:
     return rows
 
 
-def sign_in_again_sentence(session: InteractiveSession) -> str:
+def connect_first_sentence(session: InteractiveSession) -> str:
     """Nothing can be known of a session, since the portal may not act as its owner any more."""
     if SessionState(session.state) is SessionState.SUBMITTING:
-        return _("It has not been sent to the cluster yet. Sign out and in again so that the portal can do it.")
-    return _("Sign out and in again so that the portal can look. The session itself is not affected.")
+        return _("It has not been sent to the cluster yet. Connect your cluster account so that the portal can do it.")
+    return _("Connect your cluster account so that the portal can look. The session itself is not affected.")
 
 
 class Blank(dict[str, object]):

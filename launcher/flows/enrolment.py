@@ -1,7 +1,8 @@
-"""What a sign-in with the cluster's password is used for where there are no certificates, and how it is taken back.
+"""What the cluster's password is used for where there are no certificates, and how that is taken back.
 
-The connection that the password opened is still there (``portal.accounts.ways``): over it the public half of a new key
-goes into the user's ``authorized_keys``. The key counts as enrolled when a login host has accepted it.
+Somebody gave it to sign in, or to connect their account. The connection that it opened is still there
+(``portal.accounts.ways``): over it the public half of a new key goes into the user's ``authorized_keys``. The key
+counts as enrolled when a login host has accepted it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from django.conf import settings
 from launcher import keyring, sealing, services
 from launcher.clusters import Cluster
 from launcher.models import EnrolledKey
-from launcher.parts import clusters, hands, hands_loop, sign_in_cluster
+from launcher.parts import clusters, hands, hands_loop
 from launcher.ssh.authorized_keys import add_line, key_line, remove_key
 from launcher.ssh.connect import connect
 from launcher.ssh.credentials import EnrolledKeyCredential
@@ -29,23 +30,26 @@ AT_A_TIME = 100
 """Lines that one run of the task takes out."""
 
 
-def after_sign_in(*, user: User, password: str, web_session_key: str, address: str) -> str:
-    """Get what lets the portal act as ``user`` from now on.
+def get_ready(*, cluster: Cluster, user: User, password: str, web_session_key: str, address: str) -> str:
+    """Get what lets the portal act as ``user`` on ``cluster``, which has taken their password, from now on.
 
-    ``web_session_key``: empty while a second step is still to be made. Returns the code of what went wrong, or nothing.
-    The sign-in stands either way: only launching needs it.
+    ``password``: empty where it is not at hand any more, since the cluster asked for more. ``web_session_key``: empty
+    while a second step is still to be made; a password is not kept then, and pages say to connect the account.
+    Returns the code of what went wrong, or nothing. Whoever is signed in stays so: only launching needs it.
     """
-    cluster = sign_in_cluster()
     try:
         if cluster.credential == "password":
-            if not web_session_key or not password:
-                return "enrol.second_step"
+            if not password:
+                return "enrol.asks_more"
+            if not web_session_key:
+                return ""
             keyring.keep_password(
                 cluster_id=cluster.id,
                 username=user.username,
                 password=password,
                 web_session_key=web_session_key,
                 seconds=settings.SESSION_COOKIE_AGE,
+                address=address,
             )
         elif cluster.credential == "enrolled-key":
             _enrol(cluster, user, address)

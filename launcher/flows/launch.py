@@ -38,7 +38,7 @@ def launch(*, user: User, app_id: str, raw: Mapping[str, object], address: str) 
     cluster = default_cluster()
     services.refuse_above_limit(user, app=app, cluster=cluster)
     if not credential_state.can_act(cluster.id, user.username):
-        raise LaunchRefused(code=f"launch.sign_in_again.{cluster.credential}")
+        raise LaunchRefused(code=f"launch.not_connected.{cluster.credential}")
     try:
         choices = check_choices(app, cluster, raw, most_hours=entitlement_of(user, app, cluster).hours)
     except ChoicesRefused as refused:

@@ -11,7 +11,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_GET
 
-from launcher import entitlements, refusalwords, selectors, services, wording
+from launcher import credential_state, entitlements, refusalwords, selectors, services, wording
 from launcher.cards import app_icon as icon_address
 from launcher.cards import card_of
 from launcher.flows.launch import default_cluster
@@ -42,7 +42,13 @@ def home(request: HttpRequest) -> HttpResponse:
         for app in apps().values()
     ]
     ended = [card_of(session) for session in selectors.history(user)[:ENDED_ON_HOME]]
-    return render(request, "launcher/home.html", {"cards": _live_cards(user), "apps": tiles, "ended": ended})
+    context = {
+        "cards": _live_cards(user),
+        "apps": tiles,
+        "ended": ended,
+        "unconnected": credential_state.unconnected(user.username, [default_cluster().id]),
+    }
+    return render(request, "launcher/home.html", context)
 
 
 def _live_cards(user: User) -> list[Any]:
@@ -92,6 +98,7 @@ def launch(request: HttpRequest, app_id: str) -> HttpResponse:
         "app_name": wording.translated(app.name),
         "form": form,
         "cluster": cluster,
+        "unconnected": credential_state.unconnected(user.username, [cluster.id]),
         "existing": card_of(limit.existing) if limit and limit.existing else None,
         "limit_sentence": refusalwords.refusal_sentence(limit.code, limit.params) if limit else "",
     }

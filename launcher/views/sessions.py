@@ -12,7 +12,7 @@ from django.utils.translation import get_language
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from launcher import grants, live_log, selectors, services, wording
+from launcher import credential_state, grants, live_log, selectors, services, wording
 from launcher.cards import card_of, timeline_of
 from launcher.models import InteractiveSession
 from portal.accounts import reauthentication
@@ -82,6 +82,7 @@ def _session_context(request: HttpRequest, session_id: str) -> dict[str, object]
         "settings": wording.settings_rows(session),
         "details": card.details,
         "job_id": session.job_id,
+        "unconnected": credential_state.to_connect_for(session) if selectors.owns(user, session) else [],
         "may_stop": selectors.may_stop(user, session),
         "may_give_up": selectors.may_give_up(user, session),
         "may_visit": selectors.may_visit(user, session),

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
 from launcher.endwarnings import MOST_MINUTES, MOST_WARNINGS
+from launcher.ssh.questions import LONGEST_ANSWER, Round
 from portal.accounts.models import TokenScope, User
 
 DAYS_CHOICES = [(7, _("7 days")), (30, _("30 days")), (90, _("90 days")), (365, _("1 year"))]
@@ -158,3 +159,36 @@ class NameForm(forms.Form):
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
     passkey = forms.CharField(widget=forms.HiddenInput)
+
+
+class ConnectForm(forms.Form):
+    """The cluster's password, of the account that who is signed in has there: there is no name to type."""
+
+    password = forms.CharField(
+        label=_("Password on the cluster"),
+        max_length=1024,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password", "autofocus": True}),
+    )
+
+
+class AnswersForm(forms.Form):
+    """One field for each question, with the cluster's own words."""
+
+    def __init__(self, data: object = None, *, asked: Round) -> None:
+        super().__init__(data)  # type: ignore[arg-type]  # a QueryDict
+        for place, question in enumerate(asked.questions):
+            attributes = {"autocomplete": "one-time-code", "autocapitalize": "none", "autofocus": place == 0}
+            widget = forms.TextInput if question.is_shown else forms.PasswordInput
+            self.fields[f"answer_{place}"] = forms.CharField(
+                label=question.text.rstrip(": ") or "?",
+                max_length=LONGEST_ANSWER,
+                strip=False,
+                required=False,
+                widget=widget(attrs=attributes),
+            )
+
+    @property
+    def answers(self) -> list[str]:
+        """In the order of the questions."""
+        return [self.cleaned_data[name] for name in self.fields]

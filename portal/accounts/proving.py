@@ -12,16 +12,21 @@ from collections.abc import Iterable, Sequence
 from django.conf import settings
 from django.db import transaction
 
+from launcher.parts import clusters
 from launcher.ssh.errors import Interrupted
 from portal.accounts import throttle, waiting
 from portal.accounts.models import User
 from portal.accounts.ways import password_ways
 from portal.accounts.ways.base import MoreAsked, PasswordWay, Proved
+from portal.accounts.ways.cluster import ClusterPassword
 from portal.audit import events
 from portal.audit.services import record
 from portal.errors import FootbridgeError
 
 _USERNAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+
+CONNECTING = "connect"
+"""In the audit log, the way of an attempt that was made to connect an account, not to sign in."""
 
 AFTER_A_RIGHT_PASSWORD = {
     "ssh.password_expired": "sign_in.password_expired",
@@ -62,11 +67,20 @@ class AnswersWanted(FootbridgeError):
         self.key = key
 
 
-def prove_password(*, username: str, password: str, address: str, target: str | None = None) -> Proved:
+def prove_password(
+    *,
+    username: str,
+    password: str,
+    address: str,
+    target: str | None = None,
+    connects: waiting.Connects | None = None,
+) -> Proved:
     """Whose password this is. Raises SignInRefused, with the attempt audited unless there are too many.
 
     Where the cluster asks for more and there is a ``target``, an address to go to afterwards, raises AnswersWanted.
+    ``connects``: that cluster alone judges, whatever the ways to sign in are; nobody is signed in by it.
     """
+    way = CONNECTING if connects else ""
     username = username.strip()
     if not username or not password:
         raise SignInRefused(code="sign_in.empty")
@@ -76,35 +90,44 @@ def prove_password(*, username: str, password: str, address: str, target: str | 
         raise SignInRefused(error.detail, code=error.code) from error
     if not attempt.granted:
         if attempt.is_first_refusal:
-            raise refused(username, address, way="", cause="throttled", code="sign_in.throttled")
+            raise refused(username, address, way=way, cause="throttled", code="sign_in.throttled")
         raise SignInRefused(code="sign_in.throttled")
     if not is_account_name(username):
-        raise refused(username, address, way="", cause="name", code="sign_in.wrong")
-    ways = password_ways(settings.CONF)
+        raise refused(username, address, way=way, cause="name", code="sign_in.wrong")
+    ways = _ways(connects)
     try:
         proved = _first_that_knows(ways, username, password)
     except MoreAsked as more:
         if target is None:
             more.waiting.give_up()
-            raise refused(username, address, way="", cause="asks_more", code=more.code) from None
-        raise AnswersWanted(waiting.keep(waiting.Held(more.waiting, "cluster", username, attempt, target))) from None
+            raise refused(username, address, way=way, cause="asks_more", code=more.code) from None
+        held = waiting.Held(more.waiting, way or "cluster", username, attempt, target, connects)
+        raise AnswersWanted(waiting.keep(held)) from None
     except FootbridgeError as error:
         code = AFTER_A_RIGHT_PASSWORD.get(error.code)
         if code is None and not isinstance(error, _OneSaidNo | Interrupted):
             attempt.give_back()  # nobody was told the password
-        raise refused(username, address, way="", cause=error.code, code=code or "sign_in.cluster_away") from error
+        raise refused(username, address, way=way, cause=error.code, code=code or "sign_in.cluster_away") from error
     if proved is None:
-        raise refused(username, address, way="", cause="password", code="sign_in.wrong")
+        raise refused(username, address, way=way, cause="password", code="sign_in.wrong")
     attempt.was_right()
     return proved
 
 
-def answer(*, key: str, answers: Sequence[str], address: str) -> tuple[Proved, str]:
-    """Go on with what waits under ``key``: who it is, and where they wanted to go.
+def _ways(connects: waiting.Connects | None) -> list[PasswordWay]:
+    if connects is None:
+        return password_ways(settings.CONF)
+    return [ClusterPassword(settings.CONF, connects_to=clusters()[connects.cluster_id])]
+
+
+def answer(
+    *, key: str, answers: Sequence[str], address: str, connects: waiting.Connects | None = None
+) -> tuple[Proved, str]:
+    """Go on with what waits under ``key`` for this purpose: who it is, and where they wanted to go.
 
     Raises SignInRefused, and AnswersWanted where the cluster asks on.
     """
-    held = waiting.take(key)
+    held = waiting.take(key, connects)
     if held is None:
         raise SignInRefused(code="sign_in.begin_again")
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -10,35 +9,13 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 
-from launcher.ssh.questions import LONGEST_ANSWER, Round
 from portal.accounts import proving, services, thresholds, waiting
+from portal.accounts.forms import AnswersForm
 from portal.accounts.wording import sign_in_sentence
 from portal.addresses import address_of
 
 _KEY = "sign_in_questions"
 """Where the web session keeps which sign-in waits for this browser."""
-
-
-class AnswersForm(forms.Form):
-    """One field for each question, with the cluster's own words."""
-
-    def __init__(self, data: object = None, *, asked: Round) -> None:
-        super().__init__(data)  # type: ignore[arg-type]  # a QueryDict
-        for place, question in enumerate(asked.questions):
-            attributes = {"autocomplete": "one-time-code", "autocapitalize": "none", "autofocus": place == 0}
-            widget = forms.TextInput if question.is_shown else forms.PasswordInput
-            self.fields[f"answer_{place}"] = forms.CharField(
-                label=question.text.rstrip(": ") or "?",
-                max_length=LONGEST_ANSWER,
-                strip=False,
-                required=False,
-                widget=widget(attrs=attributes),
-            )
-
-    @property
-    def answers(self) -> list[str]:
-        """In the order of the questions."""
-        return [self.cleaned_data[name] for name in self.fields]
 
 
 def ask(request: HttpRequest, wanted: proving.AnswersWanted) -> HttpResponse:

@@ -8,25 +8,29 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
 from launcher.flows import enrolment
+from launcher.parts import sign_in_cluster
 from portal.accounts import entering, proving, services
+from portal.accounts.ways.cluster import ClusterPassword
 from portal.accounts.wording import enrolment_sentence
 from portal.addresses import address_of
 
 
 def enter(request: HttpRequest, first: services.FirstFactor, *, password: str, target: str) -> HttpResponse:
-    """Go on with somebody who has proved by the cluster who they are; what the portal needs to act as them is got now.
+    """Go on with somebody who has proved who they are. If the cluster says so, what the portal needs is got now.
 
     ``password``: empty where it is not at hand any more.
     """
     waits = entering.wants_second_step(request, first, target=target)
-    trouble = enrolment.after_sign_in(
-        user=first.user,
-        password=password,
-        web_session_key="" if waits else request.session.session_key or "",
-        address=address_of(request),
-    )
-    if trouble:
-        messages.warning(request, enrolment_sentence(trouble))
+    if first.way == ClusterPassword.name:  # another way's password opens nothing on the cluster
+        trouble = enrolment.get_ready(
+            cluster=sign_in_cluster(),
+            user=first.user,
+            password=password,
+            web_session_key="" if waits else request.session.session_key or "",
+            address=address_of(request),
+        )
+        if trouble:
+            messages.warning(request, enrolment_sentence(trouble))
     return redirect("accounts:second-step" if waits else target or settings.LOGIN_REDIRECT_URL)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from portal.accounts import factor_views, openid_views, question_views, session_views, views
+from portal.accounts import connect_views, factor_views, openid_views, question_views, session_views, views
 
 app_name = "accounts"
 urlpatterns = [
@@ -26,5 +26,7 @@ urlpatterns = [
     path("profile/browsers/<int:pk>/sign-out/", session_views.sign_out_one, name="browser-sign-out"),
     path("profile/browsers/sign-out-everywhere/", session_views.sign_out_everywhere, name="sign-out-everywhere"),
     path("profile/keys/<int:pk>/revoke/", views.key_revoke, name="key-revoke"),
+    path("profile/clusters/<slug:cluster_id>/connect/", connect_views.connect, name="connect"),
+    path("profile/clusters/<slug:cluster_id>/connect/questions/", connect_views.questions, name="connect-questions"),
     path("language/", views.language, name="language"),
 ]

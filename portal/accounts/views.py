@@ -96,6 +96,7 @@ def _profile_page(
         "notices_form": notices_form or NoticesForm(user=user),
         "token_form": token_form or TokenForm(),
         "tokens": tokens.tokens_of(user),
+        "accounts": credential_state.accounts_of(user.username),
         "keys": credential_state.keys_of(user),
         "new_token": new_token,
         "browsers": browsers_of(request),

@@ -19,6 +19,14 @@ MOST = 200
 
 
 @dataclass(frozen=True, slots=True)
+class Connects:
+    """Somebody signed in, who connects their account on a cluster instead of signing in."""
+
+    user_id: int
+    cluster_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """A sign-in that waits, and what is needed to finish it."""
 
@@ -27,6 +35,7 @@ class Held:
     username: str
     attempt: Try  # stays counted until the last answer was right
     target: str  # where the person wanted to go
+    connects: Connects | None = None  # it is none, and lets nobody in
 
 
 _held: OrderedDict[str, Held] = OrderedDict()
@@ -48,15 +57,18 @@ def keep(one: Held) -> str:
     return key
 
 
-def find(key: str) -> Held | None:
-    """What waits under this key."""
+def find(key: str, connects: Connects | None = None) -> Held | None:
+    """What waits under this key, for this purpose."""
     with _lock:
         held = _held.get(key)
-    return held if held is not None and not held.waiting.is_over else None
+    return held if held is not None and held.connects == connects and not held.waiting.is_over else None
 
 
-def take(key: str) -> Held | None:
+def take(key: str, connects: Connects | None = None) -> Held | None:
     """The same, for the one request that answers: a second one at the same time finds nothing."""
     with _lock:
-        held = _held.pop(key, None)
-    return held if held is not None and not held.waiting.is_over else None
+        held = _held.get(key)
+        if held is None or held.connects != connects:
+            return None
+        del _held[key]
+    return held if not held.waiting.is_over else None

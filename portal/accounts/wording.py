@@ -33,6 +33,15 @@ def sign_in_sentence(code: str) -> str:
     return sentence
 
 
+def connect_sentence(code: str) -> str:
+    """Why somebody who is signed in could not connect their account on a cluster."""
+    sentences = {
+        "sign_in.wrong": _("The cluster did not accept this password for your account. Check it and try again."),
+        "sign_in.cannot_count": _("The portal cannot check this at the moment. Try again in a minute."),
+    }
+    return sentences.get(code) or sign_in_sentence(code)
+
+
 def token_sentence(code: str) -> str:
     """Why a personal token could not be made."""
     return {
@@ -56,26 +65,28 @@ def factor_sentence(code: str) -> str:
 def enrolment_sentence(code: str) -> str:
     """What a person reads about their key on the cluster: why there is none yet, or what became of it."""
     sentences = {
-        "revoked": _("The key was revoked and its line was removed from the cluster. Sign in again to make a new one."),
+        "revoked": _(
+            "The key was revoked and its line was removed from the cluster. To launch again, connect your account."
+        ),
         "revoked_line_left": _(
             "The key was revoked: the portal does not use it any more. The cluster could not be reached, so its line"
-            " will be removed there later. Sign in again to make a new one."
+            " will be removed there later. To launch again, connect your account."
         ),
         "file.full": _(
             "Your home folder on the cluster is full, so the portal could not store its key. You can look around, but"
-            " not launch. Delete what you do not need, then sign out and in again."
+            " not launch. Delete what you do not need, then connect your cluster account on your profile page."
         ),
         "file.denied": _(
             "The portal could not write ~/.ssh/authorized_keys on the cluster. Check that your home folder and ~/.ssh"
-            " belong to you and can be written to, then sign out and in again."
+            " belong to you and can be written to, then connect your cluster account on your profile page."
         ),
         "keys.elsewhere": _(
             "Your ~/.ssh/authorized_keys on the cluster is a link that leads out of your home folder. The portal does"
-            " not follow it. Replace the link with a file, then sign out and in again."
+            " not follow it. Replace the link with a file, then connect your cluster account on your profile page."
         ),
-        "enrol.second_step": _(
-            "This cluster needs your password while a session runs, and the portal does not keep it for people with a"
-            " second step. You can look around, but not launch. Ask the administrators."
+        "enrol.asks_more": _(
+            "This cluster asks for more than your password each time, which the portal cannot answer for you later. You"
+            " can look around, but not launch. Ask the administrators."
         ),
         "enrol.not_accepted": _(
             "The portal stored a key on the cluster, but the cluster does not accept it, so it was removed again. Check"
@@ -83,7 +94,7 @@ def enrolment_sentence(code: str) -> str:
         ),
     }
     general = _(
-        "You are signed in, but the portal could not get ready to start sessions for you on the cluster. Sign out and"
-        " in again in a moment."
+        "The portal could not get ready to start sessions for you on the cluster. Connect your cluster account on your"
+        " profile page in a moment."
     )
     return sentences.get(code, general)

@@ -288,7 +288,7 @@ class UserSignedIn(Event):
 @dataclasses.dataclass(frozen=True, slots=True)
 class UserSignInRefused(Event):
     """A sign-in, or a personal token, was refused. The actor is the name that was given, whether or not it
-    exists.
+    exists. With the ``way`` connect somebody signed in tried to connect their account on a cluster.
 
     Not recorded: the password or the token.
     """
@@ -508,6 +508,18 @@ class KeyLineRemoved(Event):
     cluster: str
     fingerprint: str
     removed: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PasswordKept(Event):
+    """The account's password was kept until its owner signs out, at a sign-in or when they connected the account.
+
+    Not recorded: the password, and when it was thrown away.
+    """
+
+    NAME: ClassVar[str] = "credential.password_kept"
+    LABEL: ClassVar[StrPromise] = _("Password kept")
+    cluster: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

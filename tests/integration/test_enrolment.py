@@ -217,14 +217,14 @@ def test_a_revoked_key_is_used_no_more_and_its_line_is_gone(by_key: OpenSSH) -> 
     assert bytes(key.private_key_encrypted) == b""
 
 
-def test_launching_after_revoking_says_to_sign_in_again(by_key: OpenSSH) -> None:
+def test_launching_after_revoking_says_to_connect_first(by_key: OpenSSH) -> None:
     client = sign_in()
     client.post(reverse("accounts:key-revoke", args=[EnrolledKey.objects.get().pk]))
     with pytest.raises(LaunchRefused) as caught:
         launching()
-    assert caught.value.code == "launch.sign_in_again.enrolled-key"
+    assert caught.value.code == "launch.not_connected.enrolled-key"
     page = client.post(reverse("launcher:launch", args=["jupyter"]), {"cores": "1"}).content.decode()
-    assert "Sign out and in again with your cluster password" in page
+    assert "Connect your cluster account on your profile page, then launch" in page
 
 
 def test_signing_in_after_revoking_enrols_another_key(by_key: OpenSSH) -> None:
@@ -367,15 +367,15 @@ def test_processes_that_connect_at_once_try_a_wrong_password_once(by_password: O
     assert by_password.log.count("Failed password for alice") - before == 1
 
 
-def test_launching_without_a_password_says_to_sign_in_again(by_password: OpenSSH) -> None:
+def test_launching_without_a_password_says_to_connect_first(by_password: OpenSSH) -> None:
     client = sign_in()
     client.post(reverse("accounts:sign-out"))
     with pytest.raises(LaunchRefused) as caught:
         launching()
-    assert caught.value.code == "launch.sign_in_again.password"
+    assert caught.value.code == "launch.not_connected.password"
 
 
-def test_a_card_says_to_sign_in_again_so_that_the_portal_can_look(by_password: OpenSSH) -> None:
+def test_a_card_says_to_connect_so_that_the_portal_can_look(by_password: OpenSSH) -> None:
     client = sign_in()
     user = User.objects.get(username="alice")
     session = InteractiveSession(

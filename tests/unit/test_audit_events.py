@@ -17,6 +17,7 @@ RECORDED = {
     "portal.examined": (1, {}),
     "credential.enrolled": (1, {"cluster": "str", "fingerprint": "str"}),
     "credential.line_removed": (1, {"cluster": "str", "fingerprint": "str", "removed": "bool"}),
+    "credential.password_kept": (1, {"cluster": "str"}),
     "credential.refused": (1, {"cluster": "str", "credential": "str", "cause": "str"}),
     "credential.revoked": (1, {"cluster": "str", "fingerprint": "str"}),
     "session.access_denied": (1, {"door": "str", "cause": "str"}),

@@ -39,22 +39,29 @@ class ClusterPassword:
 
     name = "cluster"
 
-    def __init__(self, conf: Conf) -> None:
-        """Takes nothing from ``conf``: the cluster is the one that ``parts`` names."""
+    def __init__(self, conf: Conf, connects_to: Cluster | None = None) -> None:
+        """Takes nothing from ``conf``: people sign in at the cluster that ``parts`` names.
+
+        ``connects_to``: they are signed in, and show this one who they are. It is not asked for groups then.
+        """
+        self._connects_to = connects_to
 
     def check(self, username: str, password: str) -> Identity | None:
         """See PasswordWay."""
-        return _Handshake(sign_in_cluster(), username, password).go_on()
+        cluster = self._connects_to or sign_in_cluster()
+        return _Handshake(cluster, username, password, asks_groups=self._connects_to is None).go_on()
 
 
 class _Handshake:
     """A sign-in at the login host, which may stop to ask. A ``Waiting`` while it does."""
 
-    def __init__(self, cluster: Cluster, username: str, password: str) -> None:
+    def __init__(self, cluster: Cluster, username: str, password: str, *, asks_groups: bool) -> None:
         self._cluster = cluster
         self._conversation = Conversation()
         self._task: asyncio.Task[Identity] | None = None
-        self._first: Coroutine[Any, Any, Identity] | None = _identity(cluster, username, password, self._conversation)
+        self._first: Coroutine[Any, Any, Identity] | None = _identity(
+            cluster, username, password, self._conversation, asks_groups=asks_groups
+        )
         self.round = Round("", ())
 
     @property
@@ -113,9 +120,12 @@ class _Handshake:
             asked.cancel()
 
 
-async def _identity(cluster: Cluster, username: str, password: str, conversation: Conversation) -> Identity:
+async def _identity(
+    cluster: Cluster, username: str, password: str, conversation: Conversation, *, asks_groups: bool
+) -> Identity:
     login = await verify_password(cluster, username, password, conversation=conversation, keep=keeper(cluster))
-    return Identity(username=login.username, groups=await _groups(cluster, login.username))
+    groups = await _groups(cluster, login.username) if asks_groups else ()
+    return Identity(username=login.username, groups=groups)
 
 
 async def _groups(cluster: Cluster, username: str) -> tuple[str, ...]:

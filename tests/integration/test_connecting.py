@@ -1,0 +1,276 @@
+"""Connecting one's account on the cluster after a sign-in that gave the portal nothing to act with.
+
+Real pages, real OpenSSH, real Valkey; a real OpenID provider on loopback signs one of them in. What LDAP gives is in
+``test_sign_in_ldap``, what a cluster asks beyond the password in ``test_questions``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from django.test import Client
+
+from launcher import cards, keyring, parts
+from launcher.flows.launch import launch
+from launcher.models import EnrolledKey, InteractiveSession, KeptPassword
+from launcher.parts import hands, hands_loop
+from launcher.schedulers.base import Command
+from launcher.services import LaunchRefused
+from portal.accounts.models import Role, User
+from portal.accounts.ways import openid_provider
+from portal.audit.models import AuditEvent
+from portal.clock import now
+from tests.conftest import _signed_in, toml_value
+from tests.integration.openid_peer import CLIENT, running_peer
+from tests.integration.openssh import PASSWORD, OpenSSH, needs_openssh, openssh
+from tests.settings import FOLDER
+
+pytestmark = [*needs_openssh, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("valkey")]
+
+Site = Callable[..., None]
+CONNECT = "/profile/clusters/hpc/connect/"
+POINTER = f'href="{CONNECT}?next='
+
+
+@pytest.fixture(scope="module")
+def _sshd(user_ca: Path) -> Iterator[OpenSSH]:
+    parts.hands.cache_clear()  # a pool of this module's own
+    with openssh(user_ca.with_suffix("")) as host:
+        yield host
+    hands_loop().run(hands().pool.aclose(), 10)
+    parts.hands.cache_clear()
+
+
+@pytest.fixture
+def sshd(_sshd: OpenSSH, site: Site) -> Iterator[OpenSSH]:
+    """A cluster, and a portal whose people sign in by OpenID Connect alone."""
+    _sshd.mend()
+    site(auth=("openid",), openid_client_id=CLIENT, openid_issuer="http://127.0.0.1:1")
+    yield _sshd
+    for username in ("alice", "bob"):
+        hands_loop().run(hands().pool.close_user("hpc", username), 10)
+    parts.forget()
+
+
+def write_clusters(host: OpenSSH, credential: str) -> None:
+    values = {
+        "name": "Test cluster",
+        "login_hosts": [f"127.0.0.1:{host.port}"],
+        "host_keys": [host.key_line],
+        "connect_timeout_seconds": 5,
+        "command_timeout_seconds": 5,
+        "credential": credential,
+    }
+    lines = [f"{key} = {toml_value(value)}" for key, value in values.items()]
+    queue = '\n\n[[clusters.hpc.queues]]\nname = "workq"\n'
+    (FOLDER / "clusters.toml").write_text("[clusters.hpc]\n" + "\n".join(lines) + queue)
+    parts.forget()
+
+
+@pytest.fixture
+def by_key(sshd: OpenSSH) -> OpenSSH:
+    """A cluster that knows enrolled keys."""
+    write_clusters(sshd, "enrolled-key")
+    return sshd
+
+
+@pytest.fixture
+def by_password(sshd: OpenSSH) -> OpenSSH:
+    """A cluster that knows passwords alone."""
+    write_clusters(sshd, "password")
+    return sshd
+
+
+@pytest.fixture
+def me(db: None) -> Client:
+    """Alice, signed in by a way that is not the cluster's."""
+    return _signed_in(User.objects.create(username="alice", password="!"))
+
+
+def connect(client: Client, password: str = PASSWORD, **more: str) -> str:
+    """Where it leads, or the page."""
+    answer = client.post(CONNECT, {"password": password, **more})
+    return answer.headers.get("Location") or answer.content.decode()
+
+
+def whoami(username: str = "alice") -> str:
+    hands_loop().run(hands().pool.close_user("hpc", username), 10)  # connect anew
+    result = hands_loop().run(hands().run(parts.clusters()["hpc"], username, Command(("id", "-un"))), 15)
+    return result.stdout.decode().strip()
+
+
+def events(name: str) -> list[dict[str, object]]:
+    return [event.data for event in AuditEvent.objects.filter(name=name).order_by("sequence")]
+
+
+def page(client: Client, path: str = "/profile/") -> str:
+    return client.get(path).content.decode()
+
+
+def test_who_signed_in_by_openid_connects_and_the_portal_can_act(by_key: OpenSSH, site: Site, client: Client) -> None:
+    with running_peer() as peer:
+        site(openid_issuer=peer.issuer)
+        openid_provider.forget()
+        address = client.post("/sign-in/openid/").context["address"]
+        asked = dict(part.split("=", 1) for part in address.split("?", 1)[1].split("&"))
+        peer.nonce = asked["nonce"]
+        client.get("/sign-in/openid/answer/", {"code": "c", "state": asked["state"]})
+        openid_provider.forget()
+    assert POINTER in page(client, "/")
+    assert connect(client, next="/launch/jupyter/") == "/launch/jupyter/"
+    assert whoami() == "alice"
+    assert POINTER not in page(client, "/launch/jupyter/")
+    key = EnrolledKey.objects.get()
+    assert events("credential.enrolled") == [{"cluster": "hpc", "fingerprint": key.fingerprint}]
+
+
+def test_a_launch_is_refused_until_then_and_the_form_shows_where_to_connect(by_key: OpenSSH, me: Client) -> None:
+    with pytest.raises(LaunchRefused) as caught:
+        launch(user=User.objects.get(), app_id="jupyter", raw={"cores": 1}, address="")
+    assert caught.value.code == "launch.not_connected.enrolled-key"
+    assert f"{POINTER}%2Flaunch%2Fjupyter%2F" in page(me, "/launch/jupyter/")
+
+
+def test_the_page_of_a_session_shows_where_to_connect_to_its_owner_alone(by_key: OpenSSH, me: Client) -> None:
+    session = InteractiveSession.objects.create(
+        owner=User.objects.get(),
+        username="alice",
+        cluster="hpc",
+        app="jupyter",
+        state="submitting",
+        created_at=now(),
+        unreachable_since=now(),
+        choices={"cores": 1, "memory_mib": 1024, "walltime_seconds": 3600, "gpus": 0, "queue": ""},
+    )
+    assert "Connect your cluster account so that the portal can do it" in cards.card_of(session).state_text
+    admin = _signed_in(User.objects.create(username="admin", password="!", role=Role.ADMINISTRATOR))
+    assert POINTER in page(me, f"/sessions/{session.pk}/")
+    assert POINTER not in page(admin, f"/sessions/{session.pk}/")
+
+
+def test_a_session_whose_key_is_refused_shows_where_to_connect(by_key: OpenSSH, me: Client) -> None:
+    connect(me)
+    session = InteractiveSession.objects.create(
+        owner=User.objects.get(),
+        username="alice",
+        cluster="hpc",
+        app="jupyter",
+        state="ready",
+        created_at=now(),
+        unreachable_since=now(),
+        unreachable_code="ssh.login_refused",
+        choices={"cores": 1, "memory_mib": 1024, "walltime_seconds": 3600, "gpus": 0, "queue": ""},
+    )
+    assert POINTER in page(me, f"/sessions/{session.pk}/")
+
+
+def test_the_account_is_that_of_who_is_signed_in_whatever_the_form_says(by_key: OpenSSH, me: Client) -> None:
+    connect(me, username="bob", user="bob", account="bob")
+    assert [key.username for key in EnrolledKey.objects.all()] == ["alice"]
+
+
+def test_a_wrong_password_is_told_counted_and_recorded(by_key: OpenSSH, me: Client) -> None:
+    for _ in range(5):
+        assert "did not accept this password" in connect(me, "wrong")
+    before = by_key.log.count("Failed password for alice")
+    assert me.post(CONNECT, {"password": PASSWORD}).status_code == 429
+    assert by_key.log.count("Failed password for alice") == before == 5
+    found = events("user.sign_in_refused")
+    assert found == [{"way": "connect", "cause": "password"}] * 5 + [{"way": "connect", "cause": "throttled"}]
+    assert not EnrolledKey.objects.exists()
+
+
+def test_tries_to_sign_in_and_to_connect_count_together(by_key: OpenSSH, site: Site, me: Client) -> None:
+    site(auth=("cluster",))
+    for _ in range(5):
+        Client().post("/sign-in/", {"username": "alice", "password": "wrong"})
+    assert me.post(CONNECT, {"password": PASSWORD}).status_code == 429
+
+
+def test_an_expired_account_is_refused(by_key: OpenSSH, me: Client) -> None:
+    by_key.expire()
+    assert "did not accept this password" in connect(me)
+
+
+def test_what_is_in_the_way_on_the_cluster_is_told_on_the_page(by_key: OpenSSH, me: Client) -> None:
+    by_key.home().chmod(0o500)
+    answer = me.post(CONNECT, {"password": PASSWORD})
+    assert answer.status_code == 422
+    assert "could not write ~/.ssh/authorized_keys" in answer.content.decode()
+
+
+def test_to_connect_is_no_proof_for_administration(by_key: OpenSSH) -> None:
+    client = _signed_in(User.objects.create(username="alice", password="!", role=Role.ADMINISTRATOR))
+    session = client.session
+    session["proved_at"] = 1.0
+    session.save()
+    connect(client)
+    assert EnrolledKey.objects.exists()
+    assert client.get("/profile/second-steps/app/").status_code == 302
+
+
+def test_nobody_connects_without_being_signed_in(by_key: OpenSSH, client: Client) -> None:
+    assert connect(client).startswith("/sign-in/")
+    assert not EnrolledKey.objects.exists()
+
+
+def test_another_site_is_no_place_to_go_on_to(by_key: OpenSSH, me: Client) -> None:
+    assert connect(me, next="https://evil.example/") == "/profile/"
+
+
+def test_the_profile_shows_the_three_states_and_revoke_works(by_key: OpenSSH, me: Client) -> None:
+    assert "Not connected" in page(me)
+    connect(me)
+    shown = page(me)
+    assert "Not connected" not in shown
+    assert "Connected" in shown
+    key = EnrolledKey.objects.get()
+    assert key.fingerprint in shown
+    said = me.post(f"/profile/keys/{key.pk}/revoke/", follow=True).content.decode()
+    assert "its line was removed from the cluster" in said
+    assert "You took the portal&#x27;s key back." in said or "You took the portal's key back." in said
+    assert by_key.keys_file().read_bytes() == b""
+
+
+def test_who_revoked_can_connect_again(by_key: OpenSSH, me: Client) -> None:
+    connect(me)
+    me.post(f"/profile/keys/{EnrolledKey.objects.get().pk}/revoke/")
+    connect(me)
+    assert whoami() == "alice"
+
+
+def test_to_connect_again_puts_a_line_back_that_was_taken_out(by_key: OpenSSH, me: Client) -> None:
+    connect(me)
+    by_key.keys_file().write_bytes(b"")
+    connect(me)
+    assert whoami() == "alice"
+    assert EnrolledKey.objects.count() == 1
+
+
+def test_a_password_is_kept_until_sign_out(by_password: OpenSSH, me: Client) -> None:
+    assert "Not connected" in page(me)
+    connect(me)
+    assert whoami() == "alice"
+    assert "until you sign out" in page(me)
+    assert events("credential.password_kept") == [{"cluster": "hpc"}]
+    me.post("/sign-out/")
+    assert not keyring.has_password("hpc", "alice")
+
+
+def test_a_password_that_is_given_again_takes_the_place_of_the_first(by_password: OpenSSH, me: Client) -> None:
+    connect(me)
+    connect(me)
+    assert KeptPassword.objects.count() == 1
+
+
+def test_there_is_nothing_to_connect_where_the_portal_has_certificates(sshd: OpenSSH, me: Client) -> None:
+    write_clusters(sshd, "certificate")
+    assert me.get(CONNECT).status_code == 404
+    assert "Your account on the cluster" not in page(me)
+    assert POINTER not in page(me, "/")
+
+
+def test_a_cluster_that_does_not_exist_has_no_such_page(by_key: OpenSSH, me: Client) -> None:
+    assert me.get("/profile/clusters/other/connect/").status_code == 404
