@@ -161,7 +161,7 @@ def card_of(
         warn_seconds=_warn_seconds(session),
         notices=_notices(session, has_own_words=idle_stop_at is not None) if state.is_live and is_owner else (),
         unreachable_since=session.unreachable_since,
-        is_shut_out=bool(session.unreachable_code),
+        is_shut_out=session.unreachable_code not in ("", "ssh.host_key_changed"),
         asked_again_at=_asked_again_at(session),
         likely_start_at=_likely_start_at(session) if waits and not can_never_run else None,
         can_never_run=can_never_run,
@@ -258,12 +258,8 @@ def _state_text(session: InteractiveSession) -> str:
         return known
     if not credential_state.can_act(session.cluster, session.username):
         return wording.connect_first_sentence(session)
-    if session.unreachable_code == "ssh.password_expired":
-        words = _("The cluster wants you to choose a new password: sign in to it once by SSH. Last known: %(state)s")
-        return words % {"state": known}
     if session.unreachable_code:
-        words = _("The cluster does not let the portal in with your account at the moment. Last known: %(state)s")
-        return words % {"state": known}
+        return wording.shut_out_sentence(session.unreachable_code) % {"state": known}
     if session.stop_requested_at is not None:
         return _("The cluster does not answer at the moment. The session is stopped as soon as it does.")
     if state is SessionState.SUBMITTING:

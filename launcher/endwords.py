@@ -139,6 +139,10 @@ def end_sentences() -> dict[str, tuple[str, str]]:
             _("The cluster did not let the portal in with your account."),
             _("Launch again later. If it happens again, ask the administrators."),
         ),
+        "ssh.key_refused": (
+            _("The cluster does not accept the portal's key for your account any more."),
+            _("Connect your cluster account on your profile page, then launch again."),
+        ),
         "ssh.not_enrolled": (
             _("The portal has no key of yours for the cluster any more."),
             _("Connect your cluster account on your profile page, then launch again."),

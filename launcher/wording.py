@@ -88,6 +88,25 @@ def connect_first_sentence(session: InteractiveSession) -> str:
     return _("Connect your cluster account so that the portal can look. The session itself is not affected.")
 
 
+def shut_out_sentence(code: str) -> str:
+    """Why the portal does not get to the cluster, where it is more than no answer; ``%(state)s`` is what was known."""
+    sentences = {
+        "ssh.password_expired": _(
+            "The cluster wants you to choose a new password: sign in to it once by SSH. Last known: %(state)s"
+        ),
+        "ssh.host_key_changed": _(
+            "The cluster's login computer shows another key than the one the administrators wrote down, so the portal"
+            " does not connect to it. They have been told. Last known: %(state)s"
+        ),
+        "ssh.key_refused": _(
+            "The cluster does not accept the portal's key for your account any more. Connect your cluster account on"
+            " your profile page. Last known: %(state)s"
+        ),
+    }
+    general = _("The cluster does not let the portal in with your account at the moment. Last known: %(state)s")
+    return sentences.get(code, general)
+
+
 class Blank(dict[str, object]):
     """Parameters where a missing one reads as nothing."""
 

@@ -10,7 +10,7 @@ from launcher.models import InteractiveSession
 from launcher.parts import clusters, hands_loop
 from launcher.schedulers.base import CancelOutcome
 from launcher.ssh.budget import LONGEST_WAIT_SECONDS
-from launcher.ssh.errors import LoginRefused, TooBusy
+from launcher.ssh.errors import HostKeyChanged, LoginRefused, TooBusy
 from portal.errors import FootbridgeError
 
 log = structlog.get_logger(__name__)
@@ -39,7 +39,8 @@ def cancel(session_id: str) -> None:
         return
     except FootbridgeError as error:
         log.warning("cancel_postponed", session=session_id, error=error.code, detail=error.detail)
-        services.record_unreachable([session_id], code=error.code if isinstance(error, LoginRefused) else "")
+        why = error.code if isinstance(error, LoginRefused | HostKeyChanged) else ""
+        services.record_unreachable([session_id], code=why)
         return
     if outcome is not CancelOutcome.UNKNOWN:
         services.record_cancelled(session_id)

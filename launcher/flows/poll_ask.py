@@ -55,7 +55,7 @@ class Round:
     servers: dict[str, Started] = field(default_factory=dict)
     endings: dict[str, EndingFound] = field(default_factory=dict)
     rejected: HostKeyChanged | None = None
-    refused: dict[str, str] = field(default_factory=dict)  # whose owners the cluster does not let in: why, as a code
+    refused: dict[str, str] = field(default_factory=dict)  # why it is more than no answer, as a code
 
 
 async def ask_about(cluster: Cluster, sessions: list[InteractiveSession]) -> Round:
@@ -115,6 +115,7 @@ async def _ask_batch(cluster: Cluster, account: str, batch: list[InteractiveSess
     except FootbridgeError as error:
         if isinstance(error, HostKeyChanged):
             result.rejected = error
+            result.refused.update((session.id, error.code) for session in batch)
         elif isinstance(error, LoginRefused) and account != cluster.operator:
             result.refused.update((session.id, error.code) for session in batch)
         log.warning("scheduler_silent", cluster=cluster.id, account=account, error=error.code, detail=error.detail)

@@ -86,7 +86,7 @@ def submit(session_id: str) -> None:
             if isinstance(error, HostKeyChanged):
                 services.record_host_key_rejected(claim.session.cluster, error)
             log.warning("submit_postponed", session=session_id, error=error.code, detail=error.detail)
-            why = error.code if isinstance(error, LoginRefused) else ""
+            why = error.code if isinstance(error, LoginRefused | HostKeyChanged) else ""
             _give_back(claim, attempt, unreachable=not isinstance(error, TooBusy), why_unreachable=why)
     except Exception:
         _give_back(claim, attempt, unreachable=False)

@@ -108,6 +108,8 @@ async def connect(
             options = await credential.options(cluster, username, reason)
             connection = await _connect_to(cluster, login_host, username, options, host_keys, patience_seconds)
         except SSHError as error:
+            if error.code == LoginRefused.code:
+                raise credential.refused(error.detail, params=error.params) from error
             if not error.transient or isinstance(error, Interrupted) or position == len(cluster.login_hosts):
                 raise
             log.warning(

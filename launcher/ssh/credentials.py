@@ -20,7 +20,7 @@ from asyncssh.auth import KbdIntPrompts, KbdIntResponse, PasswordChangeResponse
 
 from launcher.clusters import Cluster
 from launcher.ssh.ca import UserCA
-from launcher.ssh.errors import LoginRefused, SSHError
+from launcher.ssh.errors import KeyRefused, LoginRefused, SSHError
 from launcher.ssh.questions import Conversation, Question, Round, clean, wants_code, wants_password
 from portal.words import marked as _
 
@@ -42,9 +42,11 @@ class Credential(Protocol):
     """One way to log in to a login host.
 
     ``on_refusal``: what an administrator looks at when a login host refuses it, in English and marked for translation.
+    ``refused``: the error that this is; its code leads to what the person reads.
     """
 
     on_refusal: ClassVar[str]
+    refused: ClassVar[type[LoginRefused]]
 
     async def options(self, cluster: Cluster, username: str, reason: str) -> Mapping[str, object]:
         """Keyword options for ``asyncssh.connect``: keys, or who answers prompts, and which methods to try.
@@ -66,6 +68,7 @@ class CertificateCredential:
     the only ones from which sshd takes it: addresses or networks of the portal as the login host sees them.
     """
 
+    refused: ClassVar[type[LoginRefused]] = LoginRefused
     on_refusal: ClassVar[str] = _(
         "The account must exist there, and sshd must trust the portal's authority: put the contents of ssh_user_ca.pub "
         "into the file that TrustedUserCAKeys names. If it does, compare the clocks; the log of sshd tells the reason."
@@ -107,6 +110,7 @@ class EnrolledKeyCredential:
     ``find(cluster_id, username)`` gives the private half in OpenSSH's format, or ``None`` where there is none.
     """
 
+    refused: ClassVar[type[LoginRefused]] = KeyRefused
     on_refusal: ClassVar[str] = _(
         "The account must sign in to the portal with the cluster's password, which enrols a key. If it has, look at "
         "its line in ~/.ssh/authorized_keys and its addresses (from=); the log of sshd tells the reason."
@@ -143,6 +147,7 @@ class StoredPasswordCredential:
     connection; whoever keeps it throws it away when a login host refuses it.
     """
 
+    refused: ClassVar[type[LoginRefused]] = LoginRefused
     on_refusal: ClassVar[str] = _(
         "The account must be signed in to the portal with the cluster's password. If it is, the password was changed, "
         "or the account is locked."
@@ -169,6 +174,7 @@ class PasswordCredential:
     ``conversation``, and without one ends the attempt.
     """
 
+    refused: ClassVar[type[LoginRefused]] = LoginRefused
     on_refusal: ClassVar[str] = _("The password is wrong, or the account is locked.")
 
     password: str = field(repr=False)

@@ -59,6 +59,12 @@ class LoginRefused(SSHError):
     code = "ssh.login_refused"
 
 
+class KeyRefused(LoginRefused):
+    """The login host does not accept the key that the portal enrolled for this user."""
+
+    code = "ssh.key_refused"
+
+
 class HostKeyChanged(SSHError):
     """The login host showed a key that is not in the clusters file."""
 

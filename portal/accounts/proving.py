@@ -36,6 +36,9 @@ AFTER_A_RIGHT_PASSWORD = {
 }
 """What a way may say of an account whose password is right, and what the person is told."""
 
+UNTOLD = {"ssh.host_key_changed": "sign_in.host_key_changed"}
+"""Why a password was not handed over, where it is more than that nobody answers."""
+
 
 class SignInRefused(FootbridgeError):
     """Somebody could not sign in. ``code`` says why, in terms that do not tell whether the account exists."""
@@ -107,7 +110,8 @@ def prove_password(
         code = AFTER_A_RIGHT_PASSWORD.get(error.code)
         if code is None and not isinstance(error, _OneSaidNo | Interrupted):
             attempt.give_back()  # nobody was told the password
-        raise refused(username, address, way=way, cause=error.code, code=code or "sign_in.cluster_away") from error
+        code = code or UNTOLD.get(error.code, "sign_in.cluster_away")
+        raise refused(username, address, way=way, cause=error.code, code=code) from error
     if proved is None:
         raise refused(username, address, way=way, cause="password", code="sign_in.wrong")
     attempt.was_right()

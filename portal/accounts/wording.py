@@ -17,6 +17,10 @@ def sign_in_sentence(code: str) -> str:
         "sign_in.throttled": _("Too many attempts. Wait ten minutes, then try again."),
         "sign_in.cannot_count": _("The portal cannot sign anybody in at the moment. Try again in a minute."),
         "sign_in.cluster_away": _("The cluster does not answer at the moment, so the password cannot be checked."),
+        "sign_in.host_key_changed": _(
+            "The cluster's login computer shows another key than the one the administrators wrote down, so your"
+            " password was not sent to it. They have been told."
+        ),
         "sign_in.password_expired": _(
             "The cluster wants you to choose a new password first. Sign in to it once by SSH, then come back."
         ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
+import html
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,14 +16,16 @@ from pathlib import Path
 import pytest
 from django.core.cache import cache
 from django.db import connection as database
+from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 
-from launcher import cards, keyring, parts, services
+from launcher import cards, keyring, leaving, parts, services
 from launcher.catalog import LaunchChoices
 from launcher.clusters import Cluster
 from launcher.flows import enrolment
 from launcher.flows.launch import launch
+from launcher.flows.submit import submit
 from launcher.models import EnrolledKey, InteractiveSession, KeptPassword
 from launcher.parts import hands, hands_loop
 from launcher.schedulers.base import Command
@@ -38,6 +41,8 @@ from tests.settings import FOLDER
 from tests.waiting import wait_for
 
 pytestmark = [*needs_openssh, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("valkey")]
+
+ANOTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBpnTzWhQmSKuaHKpdTbJfUSWJlPkQ5Zg6Zo6vAlYbPN"
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +110,11 @@ def leave() -> None:
 def whoami() -> str:
     result = hands_loop().run(hands().run(parts.clusters()["hpc"], "alice", Command(("id", "-un"))), 15)
     return result.stdout.decode().strip()
+
+
+def words(answer: HttpResponse) -> str:
+    """The text of a page, as it is read."""
+    return html.unescape(" ".join(answer.content.decode().split()))
 
 
 def events(name: str) -> list[dict[str, object]]:
@@ -279,9 +289,9 @@ def test_a_locked_account_is_refused_and_that_is_recorded(by_key: OpenSSH) -> No
     by_key.lock()
     with pytest.raises(LoginRefused) as caught:
         whoami()
-    assert caught.value.code == "ssh.login_refused"
+    assert caught.value.code == "ssh.key_refused"
     assert events("credential.refused") == [
-        {"cluster": "hpc", "credential": "enrolled-key", "cause": "ssh.login_refused"}
+        {"cluster": "hpc", "credential": "enrolled-key", "cause": "ssh.key_refused"}
     ]
 
 
@@ -405,8 +415,7 @@ def test_a_password_ends_with_its_portal_session(by_password: OpenSSH) -> None:
 
 
 def test_a_changed_host_key_is_recorded_and_shown_to_administrators_alone(sshd: OpenSSH) -> None:
-    other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBpnTzWhQmSKuaHKpdTbJfUSWJlPkQ5Zg6Zo6vAlYbPN"
-    write_clusters(sshd, host_keys=[other])
+    write_clusters(sshd, host_keys=[ANOTHER_KEY])
     with pytest.raises(SSHError):
         whoami()
     assert events("cluster.host_key_rejected") == [{"cluster": "hpc", "login_host": f"127.0.0.1:{sshd.port}"}]
@@ -416,12 +425,78 @@ def test_a_changed_host_key_is_recorded_and_shown_to_administrators_alone(sshd: 
 
 
 def test_a_sign_in_at_a_host_with_another_key_is_refused_and_recorded(sshd: OpenSSH) -> None:
-    other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBpnTzWhQmSKuaHKpdTbJfUSWJlPkQ5Zg6Zo6vAlYbPN"
-    write_clusters(sshd, host_keys=[other])
+    write_clusters(sshd, host_keys=[ANOTHER_KEY])
     answer = Client().post(reverse("accounts:sign-in"), {"username": "alice", "password": PASSWORD})
     assert answer.status_code == 200
+    assert "shows another key than the one the administrators wrote down, so your password" in words(answer)
     assert len(events("cluster.host_key_rejected")) == 1
     assert [event["cause"] for event in events("user.sign_in_refused")] == ["ssh.host_key_changed"]
+
+
+# what the owner of a session reads, and what is recorded
+
+
+SHUT_OUT = {
+    "certificate": "The cluster did not let the portal in with your account.",
+    "enrolled-key": "The cluster does not accept the portal's key for your account any more.",
+}
+
+
+def sent_after(client: Client, spoil: Callable[[], object]) -> tuple[InteractiveSession, str]:
+    """A session of alice that is sent once something has changed on the cluster, and its page."""
+    launching()
+    spoil()
+    leave()
+    session = InteractiveSession.objects.get()
+    submit(session.id)
+    session.refresh_from_db()
+    return session, words(client.get(reverse("launcher:session", args=[session.id])))
+
+
+@pytest.mark.parametrize("credential", ["certificate", "enrolled-key", "password"])
+def test_a_session_waits_in_words_while_the_login_host_is_another(sshd: OpenSSH, credential: str) -> None:
+    write_clusters(sshd, credential=credential)
+    client = sign_in()
+    session, page = sent_after(client, lambda: write_clusters(sshd, credential=credential, host_keys=[ANOTHER_KEY]))
+    assert (session.state, session.unreachable_code) == ("submitting", "ssh.host_key_changed")
+    assert "shows another key than the one the administrators wrote down" in page
+    assert "Not let in" not in page
+    assert events("cluster.host_key_rejected") == [{"cluster": "hpc", "login_host": f"127.0.0.1:{sshd.port}"}]
+
+
+def test_a_key_whose_line_the_cluster_lost_is_told_with_the_way_back(by_key: OpenSSH) -> None:
+    session, page = sent_after(sign_in(), lambda: by_key.keys_file().write_text(""))
+    assert (session.state, session.end_code) == ("ended", "ssh.key_refused")
+    assert "does not accept the portal's key for your account any more." in page
+    assert "Connect your cluster account on your profile page, then launch again." in page
+    assert [event["cause"] for event in events("credential.refused")] == ["ssh.key_refused"]
+
+
+@pytest.mark.parametrize("spoil", [OpenSSH.lock, OpenSSH.expire])
+@pytest.mark.parametrize("credential", ["certificate", "enrolled-key"])
+def test_a_closed_account_ends_the_session_in_words(
+    sshd: OpenSSH, credential: str, spoil: Callable[[OpenSSH], None]
+) -> None:
+    write_clusters(sshd, credential=credential)
+    session, page = sent_after(sign_in(), lambda: spoil(sshd))
+    assert session.state == "ended"
+    assert SHUT_OUT[credential] in page
+    assert [event["credential"] for event in events("credential.refused")] == [credential]
+
+
+@pytest.mark.parametrize("credential", ["certificate", "enrolled-key", "password"])
+def test_who_is_shut_out_is_signed_out_and_reads_whom_to_ask(sshd: OpenSSH, credential: str) -> None:
+    write_clusters(sshd, credential=credential)
+    client = sign_in()
+    whoami()
+    admin = User.objects.create(username="admin", password="!", role="administrator")
+    leaving.disable(user=User.objects.get(username="alice"), actor=admin, address="")
+    assert client.get("/").status_code == 302
+    assert events("user.disabled") == [{"username": "alice"}]
+    answer = Client().post(reverse("accounts:sign-in"), {"username": "alice", "password": PASSWORD})
+    assert answer.status_code == 403
+    assert "is not among those that may use this portal" in words(answer)
+    assert [event["cause"] for event in events("user.sign_in_refused")] == ["disabled"]
 
 
 # what a cluster refuses, where the portal has certificates
