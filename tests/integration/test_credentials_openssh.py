@@ -82,6 +82,8 @@ async def test_a_certificate_is_let_in_and_named_in_the_log(sshd: OpenSSH) -> No
 
 async def test_a_certificate_for_another_account_is_refused(sshd: OpenSSH) -> None:
     class SomebodyElses:
+        refused = LoginRefused
+
         async def options(self, cluster: object, username: str, reason: str) -> object:
             return await certificate(sshd).options(cluster, "bob", reason)  # type: ignore[arg-type]  # not looked at
 
@@ -254,14 +256,14 @@ async def test_the_key_allows_no_agent(sshd: OpenSSH) -> None:
 async def test_the_key_is_worth_nothing_elsewhere(sshd: OpenSSH) -> None:
     key, public = new_key()
     await add(sshd, line(public, "192.0.2.1"))
-    assert await refused(sshd, key) == "ssh.login_refused"
+    assert await refused(sshd, key) == "ssh.key_refused"
 
 
 async def test_a_key_whose_line_is_gone_is_refused(sshd: OpenSSH) -> None:
     key, public = new_key()
     await add(sshd, line(public))
     await remove(sshd, public)
-    assert await refused(sshd, key) == "ssh.login_refused"
+    assert await refused(sshd, key) == "ssh.key_refused"
 
 
 async def test_a_link_within_the_home_is_followed_and_stays(sshd: OpenSSH) -> None:

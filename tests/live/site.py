@@ -7,12 +7,14 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from launcher.clusters import Cluster
 from launcher.parts import clusters, hands, hands_loop
 from launcher.schedulers.base import Command
 from launcher.ssh.ca import load_user_ca
 from launcher.ssh.credentials import CertificateCredential, Credential, PasswordCredential
+from launcher.ssh.errors import LoginRefused
 from tests.conftest import toml_value
 
 PREFIX = "FOOTBRIDGE_LIVE_"
@@ -44,6 +46,8 @@ def why_not() -> str:
 @dataclass(frozen=True, slots=True)
 class Passwords:
     """Acts as the test accounts by their passwords, where the login host does not trust a CA of ours."""
+
+    refused: ClassVar[type[LoginRefused]] = LoginRefused
 
     of: Mapping[str, str] = field(repr=False)
 
