@@ -75,6 +75,7 @@ def sshd(_sshd: OpenSSH) -> Iterator[OpenSSH]:
     yield _sshd
     for username in ("alice", "bob"):
         hands_loop().run(hands().pool.close_user("hpc", username), 10)
+    wait_for(lambda: not hands().pool.health("hpc").retry_in_seconds, what="the pool to try the cluster again")
 
 
 @pytest.fixture
