@@ -42,6 +42,9 @@ class SessionHosts(Protocol):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
 
+    def at_once(self, scope: Scope, offer: Any) -> bool:
+        """Begin to answer, if nothing has to be waited for. Returns whether it has begun."""
+
     async def aclose(self) -> None:
         """Close everything that is open."""
 
@@ -79,6 +82,13 @@ class Front:
                 await answer(scope, receive, _closing(send) if drain.is_on else send)
         finally:
             drain.leave()
+
+    def at_once(self, scope: Scope, offer: Any) -> bool:
+        """Let the proxy begin to answer without a task, where nothing speaks against it; see ``Proxy.at_once``.
+
+        It knows a session's address by the same host name that ``matches`` looks at, and refuses any other.
+        """
+        return not self._drain.is_on and self._serves != "pages" and self._proxy.at_once(scope, offer)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

@@ -17,7 +17,7 @@ import logging
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 from urllib.parse import parse_qsl, quote
@@ -28,9 +28,11 @@ from launcher.proxy.access_types import Access, Verdict
 from launcher.proxy.cookies import cookie_value
 from launcher.proxy.errors import AccessEnded, UpstreamBroken, UpstreamBusy, UpstreamError, UpstreamSilent
 from launcher.proxy.fast import pump, tunnel
+from launcher.proxy.fast.direct import Direct
 from launcher.proxy.headers import BadHead
 from launcher.proxy.limits import USUAL, Ceilings, InFlight
 from launcher.proxy.pages import Notice, Page
+from launcher.proxy.reading import Reading
 from launcher.proxy.sites import PATHS, Places, Site
 from launcher.proxy.sparselog import SparseLog
 from launcher.proxy.upstream import UpstreamPool
@@ -119,26 +121,75 @@ class Proxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request or WebSocket handshake."""
-        fields: dict[bytes, bytes] = dict(scope["headers"])
-        place = self._places.find(fields.get(b"host", b""), raw_path_of(scope))
-        visit = Visit(
-            scope=scope,
-            label=place.label,
-            cookie=self._cookie(place.origin.path, fields),
-            fields=fields,
-            origin=place.origin,
-            client=self._client(scope, fields),
-            access=Access(Verdict.UNKNOWN),
-        )
+        visit = _visit(scope, self._read(scope))
         if scope["type"] == "websocket":
             await receive()  # the connect event
-        if not place.label:
+        if not visit.label:
             await self._say(visit, send, pages.NOT_FOUND)
             return
         page = await self._decide(visit)
         if page is not None:
             await self._answer(visit, send, page)
-            return
+        else:
+            await self._pass(visit, receive, send)
+
+    def at_once(self, scope: Scope, offer: pump.Offer) -> bool:
+        """Begin to answer a request without a body, if nothing has to be waited for; see ``fast.direct``.
+
+        Returns whether that was done; if not, nothing was, and the request is one for ``__call__``.
+        """
+        if offer.block is None or not self._uses_fast_lane:
+            return False
+        reading = offer.block.memo
+        if not isinstance(reading, Reading):
+            reading = self._read(scope)
+            if reading.place.origin.path != b"/":  # then it is the path that says which session is meant
+                return False
+            offer.block.memo = reading
+        visit = _visit(scope, reading)
+        known = self.access.cached(visit.label, visit.cookie)
+        if known is None or known.target is None:
+            return False
+        visit.access = known
+        if not self._passes(visit):
+            return False
+        try:
+            request = reading.request_of(visit)
+        except BadHead:
+            return False
+        ticket = self.in_flight.enter(session_id=known.session_id, person=known.user_id, is_socket=False)
+        if ticket is None:
+            return False
+        connection = self.upstreams.kept(known.session_id, known.target)
+        if connection is None:
+            self.in_flight.leave(ticket)
+            return False
+        method: str = scope["method"]
+        Direct(
+            connection,
+            visit,
+            offer,
+            request,
+            head_only=method == "HEAD",
+            over=partial(self.in_flight.leave, ticket),
+            carry_on=partial(self._after, visit, offer),
+            pool=self.upstreams,
+            lookout=self._lookout,
+        ).begin(method)
+        return True
+
+    def _after(self, visit: Visit, offer: pump.Offer, failed: pump.Relay) -> Callable[..., Awaitable[None]]:
+        """The application that goes on where a request that began at once has failed."""
+
+        async def carry_on(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["extensions"] = {pump.EXTENSION: offer}
+            await self._pass(visit, receive, send, failed)
+
+        return carry_on
+
+    async def _pass(self, visit: Visit, receive: Receive, send: Send, failed: pump.Relay | None = None) -> None:
+        """Let a visit go on to its target. ``failed`` is an attempt that has been made."""
+        scope = visit.scope
         known = visit.access
         assert known.target is not None
         if self.upstreams.refuses(known.session_id, known.target):  # the storm at a dead server costs no dial
@@ -164,7 +215,7 @@ class Proxy:
             elif is_socket:
                 await websocket.forward(visit, receive, send, pool=self.upstreams, access=self.access)
             elif (pump_offer := offers.get(pump.EXTENSION)) is not None:
-                await pump.forward(visit, pump_offer, pool=self.upstreams, lookout=self._lookout)
+                await pump.forward(visit, pump_offer, pool=self.upstreams, lookout=self._lookout, failed=failed)
             else:
                 await http.forward(visit, receive, send, pool=self.upstreams, access=self.access)
         except BadHead as error:
@@ -183,6 +234,11 @@ class Proxy:
 
     async def _decide(self, visit: Visit) -> Page | None:
         """``None`` when the visit may go on to its target, otherwise the answer."""
+        access = self.access.cached(visit.label, visit.cookie)
+        if access is not None:
+            visit.access = access
+            if self._passes(visit):
+                return None
         path = visit.raw_path
         is_socket = visit.scope["type"] == "websocket"
         method = "GET" if is_socket else visit.scope["method"]
@@ -194,7 +250,6 @@ class Proxy:
             if path == own + b"enter" and method == "GET" and not is_socket and not cause:
                 return await self._enter(visit)
             return self._page(visit, pages.NOT_FOUND)
-        access = self.access.cached(visit.label, visit.cookie)
         if access is None:
             try:
                 access = await self.access.look_up(visit.label, visit.cookie)
@@ -217,6 +272,21 @@ class Proxy:
             # The portal knows who this is: it sends the owner back with a code, and everybody else nowhere.
             return pages.redirect(f"{self._site.portal_url}/sessions/by-address/{visit.label}/{_wanted(visit)}")
         return self._page(visit, pages.NOT_FOUND)
+
+    @staticmethod
+    def _passes(visit: Visit) -> bool:
+        """Whether a visit may go on to its target: the only yes there is. ``_decide`` finds the words for a no."""
+        access, scope, path = visit.access, visit.scope, visit.raw_path
+        is_socket = scope["type"] == "websocket"
+        method = "GET" if is_socket else scope["method"]
+        return (
+            access.verdict is Verdict.OPEN
+            and access.target is not None
+            and path.startswith(access.target.base_url.encode("ascii"))
+            and not path.startswith(visit.origin.path + OWN_PATHS)
+            and method not in _NEVER
+            and not _foreign(visit, method, is_socket)
+        )
 
     def _check_prefix(self, visit: Visit, path: bytes, base_url: str) -> Page | None:
         prefix = base_url.encode("ascii")
@@ -248,6 +318,11 @@ class Proxy:
         if self._site.is_https:
             cookie += "; Secure"
         return pages.redirect(safe_next(query.get("next", path), path), status=303, cookie=cookie)
+
+    def _read(self, scope: Scope) -> Reading:
+        fields: dict[bytes, bytes] = dict(scope["headers"])
+        place = self._places.find(fields.get(b"host", b""), raw_path_of(scope))
+        return Reading(fields, place, self._cookie(place.origin.path, fields), self._client(scope, fields))
 
     def _cookie(self, path: bytes, fields: dict[bytes, bytes]) -> str:
         name = self._cookie_names[path == b"/"]
@@ -308,6 +383,13 @@ class Proxy:
             await send({"type": "websocket.http.response.body", "body": page.body, "more_body": False})
         else:
             await send({"type": "websocket.close", "code": 1008})  # the ASGI server answers 403
+
+
+def _visit(scope: Scope, reading: Reading) -> Visit:
+    place = reading.place
+    return Visit(
+        scope, place.label, reading.cookie, reading.fields, place.origin, reading.client, Access(Verdict.UNKNOWN)
+    )
 
 
 def _foreign(visit: Visit, method: str, is_socket: bool) -> str:

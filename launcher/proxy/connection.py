@@ -12,6 +12,7 @@ from typing import Protocol, cast
 
 import httptools
 
+from launcher.proxy.answers import Answers
 from launcher.proxy.errors import UpstreamBroken
 from launcher.proxy.exchange import Exchange, Head
 from launcher.proxy.framing import STATUS_LINE, BadFraming, ChunkScanner
@@ -37,10 +38,13 @@ class Tunnel(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One connection to a server in a job. ``home`` is told once, when it is gone."""
+    """One connection to a server in a job. ``home`` is told once, when it is gone; ``answers`` are that server's."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, answers: Answers | None = None) -> None:
         self.home = home
+        self._answers = answers if answers is not None else Answers()
+        self._is_known = False  # the head came before, so the parser has not seen it
+        self._found: Head | None = None  # by the parser, in the piece that it was just given
         self.transport: asyncio.Transport | None = None
         self.exchange: Exchange | None = None
         self.tunnel: Tunnel | None = None
@@ -75,6 +79,7 @@ class Connection(asyncio.Protocol):
         self._fields = []
         self._pending = b""
         self._in_head = True
+        self._is_known = False
         self._body_left, self._chunks = 0, None
         if exchange is None:
             exchange = Exchange(self, head_only=method == "HEAD", wants_upgrade=wants_upgrade)
@@ -199,6 +204,10 @@ class Connection(asyncio.Protocol):
         if self._pending:
             data, self._pending = self._pending + data, b""
         end = data.find(b"\r\n\r\n") + 4
+        known = self._answers.find(data[:end])
+        if known is not None and self.exchange is not None and not self.exchange.wants_upgrade:
+            self._take_known(self.exchange, *known)
+            return data[end:]
         if len(data[:end] if end > 3 else data) > MAX_HEAD_BYTES:
             self._break("the head is too long")
         elif (end > 3 or b"\n" in data) and not STATUS_LINE.match(data):
@@ -206,9 +215,23 @@ class Connection(asyncio.Protocol):
         elif end < 4:
             self._pending = data
         else:
+            self._found = None
             self._feed(data[:end])
+            if self._found is not None and not self._surplus and not self._upgraded:
+                self._answers.keep(data[:end], self._found, stays=self.keep_alive)
             return data[end:]
         return b""
+
+    def _take_known(self, exchange: Exchange, head: Head, stays: bool) -> None:
+        """What the parser and ``on_headers_complete`` would do with this head."""
+        self._in_head = False
+        self._is_known = True
+        self.keep_alive = stays
+        exchange.take_head(head)
+        if exchange.head_only or head.status in (204, 304) or not head.length:
+            exchange.take_end()
+        else:
+            self._body_left = head.length
 
     def _take_body(self, data: bytes) -> bytes:
         """Hand on what belongs to the answer. Returns what is left."""
@@ -227,8 +250,8 @@ class Connection(asyncio.Protocol):
             piece = data if count == len(data) else data[:count]
         exchange = self.exchange
         is_over = self._body_left == 0 if self._chunks is None else self._chunks.is_over
-        if exchange is not None and exchange.takes_raw:
-            self._stale_parser = True
+        if exchange is not None and (self._is_known or exchange.takes_raw):
+            self._stale_parser = not self._is_known
             if piece:
                 exchange.take_body(piece)
             if is_over:
@@ -284,6 +307,7 @@ class Connection(asyncio.Protocol):
             return
         if exchange.until_close and exc is None and not self._in_head:
             exchange.take_end()
+            exchange.settle()
         else:
             exchange.fail(UpstreamBroken("the connection was closed before the end of the answer"))
 
@@ -327,6 +351,7 @@ class Connection(asyncio.Protocol):
         exchange.take_head(head)
         if status == 101:
             return
+        self._found = head
         if exchange.head_only or status in (204, 304):
             self._stale_parser = True
             exchange.take_end()

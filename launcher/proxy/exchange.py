@@ -10,6 +10,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
+from launcher.proxy.headers import Origin
+
 HIGH_WATER_BYTES = 256 * 1024
 """What is held of an answer that the browser does not take before reading stops."""
 
@@ -33,6 +35,7 @@ class Head:
     connection: bytes = b""  # the Connection field, joined
     length: int | None = None
     chunked: bool = False
+    passing: tuple[Origin, bytes] | None = None  # the lines that go on, and to where; see ``answers``
 
     def get(self, name: bytes) -> bytes:
         """The field's last value, empty when there is none."""

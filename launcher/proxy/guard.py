@@ -12,6 +12,7 @@ import asyncio
 import logging
 import re
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -20,6 +21,7 @@ from launcher.proxy import pages
 from launcher.proxy.framing import HOST, REQUEST_LINE, BadFraming, ChunkScanner
 from launcher.proxy.headers import MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from launcher.proxy.pages import Page
+from launcher.proxy.repeats import Block, Blocks
 from launcher.proxy.sparselog import SparseLog
 
 refusals = SparseLog(logging.getLogger(__name__))
@@ -62,6 +64,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._minor_version = b"1"
         self._is_over = False  # nothing more is read
         self._timer: asyncio.TimerHandle | None = None
+        self._blocks = Blocks()
+        self._is_plain = False  # the head that was just read; see ``repeats``
+        self._idle_since = 0.0  # loop time of the last answer's end; 0 while something is under way
 
     # asyncio's protocol
 
@@ -74,11 +79,18 @@ class GuardedProtocol(HttpToolsProtocol):
         """Forget everything."""
         self._is_over = True
         self._expect(None)
+        self._stop_keepalive()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Hand on what is strict; see the module."""
-        self._unset_keepalive_if_required()
+        self._idle_since = 0.0
+        if not self._pending and not self._is_over and not self.is_in_body and not self._is_answering:
+            again = self._blocks.find(data)
+            if again is not None:
+                self._expect(None)
+                self._take_again(*again)
+                return
         while data and not self._is_over:
             data = self._take_body(data) if self.is_in_body else self._take_head(data)
 
@@ -162,6 +174,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.parser.feed_data(head)
         except httptools.HttpParserUpgrade:
             self._is_over = True
+            self._stop_keepalive()
             self.handle_websocket_upgrade()
         except httptools.HttpParserError:
             if self.cycle is not before:  # the parser changed its mind
@@ -174,10 +187,53 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._expect(BODY_IDLE_SECONDS)
             elif not self.cycle.keep_alive:
                 self._is_over = True
+            elif self._is_plain and method in (b"GET", b"HEAD"):
+                self._blocks.keep(head[head.find(b"\r\n") + 2 :], self.headers)
+
+    def _take_again(self, line: re.Match[bytes], block: Block) -> None:
+        """Begin a request whose fields are known. Nothing is under way on this connection."""
+        target = line[2]
+        raw_path, _, query = target.partition(b"?")
+        path = raw_path.decode("ascii")
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,  # type: ignore[typeddict-item]  # as uvicorn has it
+            "root_path": self.root_path,
+            "headers": list(block.fields),
+            "state": self.app_state.copy(),
+            "method": line[1].decode("ascii"),
+            "path": self.root_path + (unquote(path) if "%" in path else path),
+            "raw_path": self.root_path.encode("ascii") + raw_path,
+            "query_string": query,
+        }
+        self.cycle = cycle = RequestResponseCycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=True,
+            on_response=self.on_response_complete,
+        )
+        cycle.more_body = False
+        cycle.message_event.set()
+        self._begin(cycle, block)
+
+    def _begin(self, cycle: RequestResponseCycle, block: Block) -> None:
+        """Let the application answer a request without a body."""
+        self._start_asgi_task(cycle, self.app)
 
     def on_headers_complete(self) -> None:
         """Check what decides where the request ends, and let uvicorn begin it."""
-        hosts, length, is_chunked = 0, b"", False
+        hosts, length, is_chunked, has_upgrade = 0, b"", False, False
         headers = self.headers
         for index, (name, value) in enumerate(headers):
             if value and value[-1] <= 32:
@@ -186,6 +242,7 @@ class GuardedProtocol(HttpToolsProtocol):
             if name not in _SPECIAL:
                 continue
             if name == _NO_UPGRADE:
+                has_upgrade = True
                 headers[index] = (b"upgrade", value)
             elif name == b"host":
                 hosts += 1
@@ -206,6 +263,15 @@ class GuardedProtocol(HttpToolsProtocol):
             raise _Refused
         if (is_chunked or int(length or 0)) and self.parser.should_upgrade():
             raise _Refused
+        self._is_plain = not (
+            is_chunked
+            or length
+            or has_upgrade
+            or self.expect_100_continue
+            or self._minor_version != b"1"
+            or self.parser.should_upgrade()
+            or self.limit_concurrency is not None  # uvicorn then counts at another place
+        )
         super().on_headers_complete()
         if is_chunked:
             self._chunks = ChunkScanner()  # which keeps trailers back: they belong to this hop
@@ -244,6 +310,39 @@ class GuardedProtocol(HttpToolsProtocol):
         self.parser.feed_data(piece)
 
     # Time
+
+    def on_response_complete(self) -> None:
+        """uvicorn's, but for the timer: one that looks at the time costs less than a new one after each answer."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._await_next(self.timeout_keep_alive)
+
+    def _await_next(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that has been idle for so long; look again later at any other."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since:
+            left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+            if left > 0:
+                self._await_next(left)
+            else:
+                super().timeout_keep_alive_handler()
+
+    def _stop_keepalive(self) -> None:
+        super()._unset_keepalive_if_required()
+
+    def _unset_keepalive_if_required(self) -> None:
+        """uvicorn's wish to stop the timer: it sees by itself that something is under way."""
 
     def _expect(self, seconds: float | None) -> None:
         """Something must come within ``seconds``; None: nothing is waited for."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 from launcher.proxy.access_types import Target
+from launcher.proxy.answers import Answers
 from launcher.proxy.connection import Connection
 from launcher.proxy.errors import UpstreamBusy, UpstreamRefused
 from portal.errors import FootbridgeError
@@ -57,6 +58,7 @@ class _Slot:
 
     pool: UpstreamPool
     key: tuple[object, ...]
+    answers: Answers = field(default_factory=Answers)
     idle: list[Connection] = field(default_factory=list)
     used: set[Connection] = field(default_factory=set)
     sockets: set[Connection] = field(default_factory=set)
@@ -235,7 +237,7 @@ class UpstreamPool:
         slot.dialing += 1
         try:
             async with asyncio.timeout(self.limits.connect_seconds):
-                _, protocol = await self._dial(target, lambda: Connection(slot))
+                _, protocol = await self._dial(target, lambda: Connection(slot, slot.answers))
         except (FootbridgeError, OSError, TimeoutError) as error:
             slot.refused_until = loop.time() + self.limits.refusal_seconds
             slot.refusal = str(error) or type(error).__name__

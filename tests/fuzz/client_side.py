@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from launcher.proxy.answers import Answers
 from launcher.proxy.connection import Connection
 from launcher.proxy.errors import UpstreamError
 from launcher.proxy.exchange import Exchange, Head
@@ -49,11 +50,12 @@ class ClientDriver:
     def __init__(self, loop: MemoryLoop, *, raw: bool = False) -> None:
         self._loop = loop
         self._raw = raw
+        self._answers = Answers()  # heads that came in an earlier run are known, as they are in a pool
 
     def run(self, pieces: list[bytes], *, method: str, at_end: bool) -> Answer:
         """Feed the pieces and, with ``at_end``, the end of the stream."""
         answer, loop, pipe = Answer(), self._loop, Pipe()
-        connection = Connection(_Home())
+        connection = Connection(_Home(), self._answers)
         connection.connection_made(pipe)
         raw = _Raw(connection, head_only=method == "HEAD") if self._raw else None
         exchange = connection.start(method, b"", exchange=raw)

@@ -72,6 +72,8 @@ def gate_checks(stream: bytes, loop: MemoryLoop, protocol_class: type) -> Iterat
         pump = server_side.Driver(protocol_class, loop, pumps=True)
         hasty = server_side.Driver(protocol_class, loop, pumps=True, answers_early=True)
         yield "pump", lambda pieces: server_side.disagreement(reading, pump.run(pieces))
+        prompt = server_side.Driver(protocol_class, loop, pumps=True, at_once=True)
+        yield "at once", lambda pieces: server_side.disagreement(reading, prompt.run(pieces))
         yield "pump, early answer", lambda pieces: server_side.disagreement_early(reading, hasty.run(pieces))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from launcher.proxy.repeats import Blocks
 from tests.fuzz.loop import MemoryLoop, Pipe
 from tests.fuzz.reference import End, Reading
 
@@ -59,18 +60,29 @@ class _Socket:
 
 
 class Driver:
-    """Runs one protocol class. Use inside ``with loop``."""
+    """Runs one protocol class. Use inside ``with loop``.
+
+    ``at_once``: requests whose fields came before, in any run of this driver, are answered without a task.
+    """
 
     def __init__(
-        self, protocol_class: type, loop: MemoryLoop, *, answers_early: bool = False, pumps: bool = False
+        self,
+        protocol_class: type,
+        loop: MemoryLoop,
+        *,
+        answers_early: bool = False,
+        pumps: bool = False,
+        at_once: bool = False,
     ) -> None:
         self._class = protocol_class
         self._loop = loop
         self._answers_early = answers_early
         self._pumps = pumps
+        self._blocks = Blocks()
         self._outcome = Outcome()
+        app = _Prompt(self) if at_once else self.app
         self._config = Config(
-            self._app,
+            app,
             http=protocol_class,
             ws=_Socket,
             lifespan="off",
@@ -78,7 +90,7 @@ class Driver:
             proxy_headers=False,  # type: ignore[arg-type]  # a class of ours
         )
         self._config.load()
-        self._config.loaded_app = self._app  # type: ignore[assignment]  # without the layers around it
+        self._config.loaded_app = app  # type: ignore[assignment]  # without the layers around it
 
     def run(self, pieces: list[bytes], *, half_close: bool = True) -> Outcome:
         """Feed the pieces, then the end of the stream."""
@@ -86,6 +98,8 @@ class Driver:
         loop, pipe = self._loop, Pipe()
         protocol = self._class(config=self._config, server_state=ServerState(), app_state={}, _loop=loop)
         pipe.protocol = protocol
+        if hasattr(protocol, "_blocks"):
+            protocol._blocks = self._blocks
         protocol.connection_made(pipe)
         for piece in pieces:
             if pipe.is_closed:
@@ -106,12 +120,11 @@ class Driver:
             loop.errors.clear()
         return outcome
 
-    async def _app(self, scope: Any, receive: Any, send: Any) -> None:
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
         outcome = self._outcome
         outcome.begun += 1
         fields = tuple(scope["headers"])
-        query = scope["query_string"]
-        target = scope["raw_path"] + (b"?" + query if query else b"")
+        target = _asked(scope)
         if self._answers_early:
             outcome.requests.append((scope["method"].encode(), target, fields, b""))
             if not self._pumps:
@@ -133,6 +146,19 @@ class Driver:
             outcome.requests.append((scope["method"].encode(), target, fields, body))
             await _answer(send)
 
+    def at_once(self, scope: Any, offer: Any) -> bool:
+        """The application's way without a task."""
+        outcome = self._outcome
+        outcome.begun += 1
+        relay = _Relay(self._loop.create_future())
+        offer.attach(relay)
+        if not relay.done.done() or relay.pieces:
+            outcome.problems.append("a body of a request without one")
+        outcome.requests.append((scope["method"].encode(), _asked(scope), tuple(scope["headers"]), b""))
+        offer.answer(200, [b"content-length: 0\r\n"], keep_alive=True)
+        offer.finish()
+        return True
+
     async def _pump(self, scope: Any, fields: tuple[tuple[bytes, bytes], ...], target: bytes) -> None:
         """The same by the fast lane's extension: bodies come without events."""
         offer = scope["extensions"]["footbridge.pump"]
@@ -148,6 +174,17 @@ class Driver:
             self._outcome.problems.append("the head changed while the body was read")
         offer.answer(200, [b"content-length: 0\r\n"], keep_alive=True)
         offer.finish()
+
+
+class _Prompt:
+    """An application that answers at once where it may."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self.at_once = driver.at_once
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._driver.app(scope, receive, send)
 
 
 class _Relay:
@@ -260,6 +297,12 @@ def disagreement(reading: Reading, outcome: Outcome) -> str:
     if reading.end is End.CLEAN and outcome.begun != len(got):
         return "a request too many has begun"
     return ""
+
+
+def _asked(scope: Any) -> bytes:
+    query: bytes = scope["query_string"]
+    target: bytes = scope["raw_path"]
+    return target + b"?" + query if query else target
 
 
 def _target(target: bytes) -> bytes:

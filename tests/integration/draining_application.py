@@ -54,6 +54,10 @@ class NoProxy:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await pages(scope, receive, send)
 
+    def at_once(self, scope: Any, offer: Any) -> bool:
+        """Nothing begins so."""
+        return False
+
     async def aclose(self) -> None:
         """Nothing is open."""
 

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from launcher.proxy.errors import ClientGone
 from launcher.proxy.fast.pump import EXTENSION, Relay
 from launcher.proxy.guard import GuardedProtocol
+from launcher.proxy.repeats import Block
 
 HIGH_WATER_BYTES = 512 * 1024
 """What may wait for a browser that takes less than the server gives, before the server waits too."""
@@ -30,6 +31,7 @@ class FastProtocol(GuardedProtocol):
         self.pumping: Pump | None = None  # who is answering
         self._has_length = False  # the body that is coming
         self._bypasses = False  # the parser has not seen all of it
+        self._at_once = getattr(self.app, "at_once", None)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Let some more wait than asyncio does by itself: that costs fewer stops."""
@@ -65,6 +67,18 @@ class FastProtocol(GuardedProtocol):
             self._bypasses = False
             self._newest = Pump(self, self.cycle)
             self.scope["extensions"] = {EXTENSION: self._newest}  # type: ignore[dict-item]  # an object, not a table
+
+    def _begin(self, cycle: RequestResponseCycle, block: Block) -> None:
+        """Let the application begin at once, where it can, without a task and its turns."""
+        self._has_length = self._bypasses = False
+        self._newest = pump = Pump(self, cycle, block)
+        if self._at_once is None or not self._at_once(cycle.scope, pump):
+            self.scope["extensions"] = {EXTENSION: pump}  # type: ignore[dict-item]  # an object, not a table
+            super()._begin(cycle, block)
+
+    def carry_on(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """What began at once needs a task after all: ``app`` answers."""
+        self._start_asgi_task(cycle, app)
 
     def _hand_on(self, piece: bytes) -> None:
         """A piece of a body of known length goes past the parser, which is then replaced."""
@@ -107,13 +121,14 @@ class FastProtocol(GuardedProtocol):
 class Pump:
     """One request's ``Offer``."""
 
-    __slots__ = ("_cycle", "_protocol", "_unsent", "is_bare", "relay")
+    __slots__ = ("_cycle", "_protocol", "_unsent", "block", "is_bare", "relay")
 
-    def __init__(self, protocol: FastProtocol, cycle: RequestResponseCycle) -> None:
+    def __init__(self, protocol: FastProtocol, cycle: RequestResponseCycle, block: Block | None = None) -> None:
         self._protocol = protocol
         self._cycle = cycle
         self._unsent = b""  # a head that waits for the piece of the body that came with it: one write for both
         self.relay: Relay | None = None
+        self.block = block
         self.is_bare = cycle.scope["http_version"] == "1.0"
 
     def attach(self, relay: Relay) -> None:
@@ -132,6 +147,10 @@ class Pump:
             self.resume_reading()
         if self._protocol.flow.write_paused:
             relay.connection.pause_reading()
+
+    def carry_on(self, app: Any) -> None:
+        if not self._cycle.disconnected:
+            self._protocol.carry_on(self._cycle, app)
 
     def detach(self) -> None:
         self.relay = None

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
 
 from launcher.proxy.access import AccessCache, Hold
 from launcher.proxy.connection import Connection
@@ -19,6 +21,7 @@ from launcher.proxy.exchange import Exchange, Head
 from launcher.proxy.headers import BadHead, OutgoingRequest, incoming_response
 from launcher.proxy.http import CONTINUE_SECONDS, MOMENT_SECONDS, REPEATABLE
 from launcher.proxy.outgoing import request_of
+from launcher.proxy.repeats import Block
 from launcher.proxy.sparselog import SparseLog
 from launcher.proxy.upstream import UpstreamPool
 from launcher.proxy.visit import Visit
@@ -32,9 +35,13 @@ class Offer(Protocol):
     """What the web server offers in a request's scope under ``EXTENSION``: the browser's side of one exchange."""
 
     is_bare: bool  # an HTTP/1.0 client: it knows no chunks
+    block: Block | None  # of a request that can be answered at once
 
     def attach(self, relay: Relay) -> None:
         """Hand the body to ``relay``, from its beginning, and tell it of the browser's leaving and slowness."""
+
+    def carry_on(self, app: Any) -> None:
+        """Let ``app``, an ASGI application, answer in a task."""
 
     def detach(self) -> None:
         """Hand on nothing more; what is left of the body is thrown away."""
@@ -64,50 +71,63 @@ class Offer(Protocol):
         """Take more again."""
 
 
-async def forward(visit: Visit, offer: Offer, *, pool: UpstreamPool, lookout: Lookout) -> None:
-    """Carry one request. Raises BadHead, UpstreamError or AccessEnded only while nothing has been answered yet."""
+async def forward(
+    visit: Visit, offer: Offer, *, pool: UpstreamPool, lookout: Lookout, failed: Relay | None = None
+) -> None:
+    """Carry one request. Raises BadHead, UpstreamError or AccessEnded only while nothing has been answered yet.
+
+    ``failed`` is a first attempt that has been made already.
+    """
     scope = visit.scope
     target = visit.access.target
     assert target is not None
     method: str = scope["method"]
     request = request_of(visit)
-    repeatable = not request.has_body and method in REPEATABLE
     fresh = False
     while True:
-        connection = None if fresh else pool.kept(visit.access.session_id, target)
-        if connection is None:
-            connection = await pool.acquire(visit.access.session_id, target, fresh=fresh)
-        relay = Relay(connection, visit, offer, request, head_only=method == "HEAD")
-        lookout.add(relay)
-        try:
-            connection.start(method, request.head, exchange=relay)
-            offer.attach(relay)
-            await relay.done
-        except BaseException:
-            if relay.has_head:
-                offer.break_off()
-            raise
-        finally:
-            lookout.discard(relay)
-            offer.detach()
-            connection.on_writable = None
-            pool.release(connection)
+        relay = failed
+        failed = None
+        if relay is None:
+            connection = None if fresh else pool.kept(visit.access.session_id, target)
+            if connection is None:
+                connection = await pool.acquire(visit.access.session_id, target, fresh=fresh)
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            relay = Relay(connection, visit, offer, request, head_only=method == "HEAD", over=partial(_settle, done))
+            lookout.add(relay)
+            try:
+                connection.start(method, request.head, exchange=relay)
+                offer.attach(relay)
+                await done
+            except BaseException:
+                if relay.has_head:
+                    offer.break_off()
+                raise
+            finally:
+                lookout.discard(relay)
+                offer.detach()
+                connection.on_writable = None
+                pool.release(connection)
         error = relay.error
         if error is None or isinstance(error, ClientGone):
             return
         if relay.has_head:
-            breaks.note(f"An answer broke off: {error or type(error).__name__}")
-            offer.break_off()
+            relay.broke_off()
             return
-        if not (
-            repeatable
-            and isinstance(error, UpstreamBroken)
-            and connection.was_used
-            and not relay.got_bytes
-            and not fresh
+        if (
+            fresh
+            or request.has_body
+            or method not in REPEATABLE
+            or not isinstance(error, UpstreamBroken)
+            or not relay.connection.was_used
+            or relay.got_bytes
         ):
             raise error
         fresh = True
+
+
+def _settle(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
 
 
 class Relay(Exchange):
@@ -117,21 +137,27 @@ class Relay(Exchange):
         "_continue_timer",
         "_is_chunked",
         "_offer",
+        "_over",
         "_request",
         "_sent",
         "_wraps",
         "connection",
-        "done",
         "error",
         "hold",
         "visit",
     )
 
     def __init__(
-        self, connection: Connection, visit: Visit, offer: Offer, request: OutgoingRequest, *, head_only: bool
+        self,
+        connection: Connection,
+        visit: Visit,
+        offer: Offer,
+        request: OutgoingRequest,
+        *,
+        head_only: bool,
+        over: Callable[[], object],
     ) -> None:
         super().__init__(connection, head_only=head_only)
-        loop = asyncio.get_running_loop()
         self.connection = connection
         self.visit = visit
         self._offer = offer
@@ -140,14 +166,15 @@ class Relay(Exchange):
         self._wraps = False  # the answer's pieces become chunks
         self._sent = False  # some of the body
         self._continue_timer: asyncio.TimerHandle | None = None
-        self.done: asyncio.Future[None] = loop.create_future()
+        self._over = over  # called when it has ended, well or not
         self.error: Exception | None = None
         self.hold: Hold | None = None
         self.progress_at = 0.0
         self.request_sent = not request.has_body
-        if request.expects_continue:
-            self._continue_timer = loop.call_later(CONTINUE_SECONDS, self._ask)
         if request.has_body:
+            loop = asyncio.get_running_loop()
+            if request.expects_continue:
+                self._continue_timer = loop.call_later(CONTINUE_SECONDS, self._ask)
             self.progress_at = loop.time()
             connection.on_writable = offer.resume_reading
 
@@ -182,23 +209,14 @@ class Relay(Exchange):
         self._offer.say_continue()
 
     def take_head(self, head: Head) -> None:
-        visit, target = self.visit, self.visit.access.target
-        assert target is not None
         if self.error is not None:
             return
         try:
-            fields = incoming_response(
-                head.status,
-                head.fields,
-                connection=head.connection,
-                origin=visit.origin,
-                upstream_authority=f"{target.host}:{target.port}".encode(),
-            )
+            lines = [self._lines(head)]
         except BadHead as error:
             self.fail(error)
             return
         self._head = head
-        lines = [b"%b: %b\r\n" % field for field in fields]
         keep_alive = self.request_sent or not self._request.expects_continue or self._sent
         if not (self.head_only or head.status in (204, 304)):
             bare = self._offer.is_bare
@@ -210,6 +228,23 @@ class Relay(Exchange):
                 else:
                     lines.append(b"transfer-encoding: chunked\r\n")
         self._offer.answer(head.status, lines, keep_alive=keep_alive)
+
+    def _lines(self, head: Head) -> bytes:
+        """The head's lines for the browser; for a head that came before, as they were found then. Raises BadHead."""
+        visit, target = self.visit, self.visit.access.target
+        assert target is not None
+        if head.passing is not None and head.passing[0] == visit.origin:
+            return head.passing[1]
+        fields = incoming_response(
+            head.status,
+            head.fields,
+            connection=head.connection,
+            origin=visit.origin,
+            upstream_authority=f"{target.host}:{target.port}".encode(),
+        )
+        lines = b"".join([b"%b: %b\r\n" % field for field in fields])
+        head.passing = (visit.origin, lines)
+        return lines
 
     def take_body(self, data: bytes) -> None:
         if self.error is None:
@@ -225,18 +260,22 @@ class Relay(Exchange):
         if self._wraps:
             self._offer.write(b"0\r\n\r\n")
         self._offer.finish()
-        self._over()
+        self._end()
 
     def fail(self, error: Exception) -> None:
         if self.error is None and not self.complete:
             self.error = error
-            self._over()
+            self._end()
 
-    def _over(self) -> None:
+    def _end(self) -> None:
         if self._continue_timer is not None:
             self._continue_timer.cancel()
-        if not self.done.done():
-            self.done.set_result(None)
+        self._over()
+
+    def broke_off(self) -> None:
+        """It ended within the answer."""
+        breaks.note(f"An answer broke off: {self.error or type(self.error).__name__}")
+        self._offer.break_off()
 
     def end_access(self) -> None:
         """The permission has ended."""

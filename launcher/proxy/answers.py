@@ -1,0 +1,36 @@
+"""Heads of answers that come again, as they do within a second from most servers: with the same date and length.
+
+How a head frames its body, whether its connection stays and what of it goes on follow from its bytes. What was found
+out by the strict way is kept under exactly these bytes, for one session's server: the parser is then spared. Only
+heads that announce a length, or that have no body, are kept: the others need the parser for what follows.
+"""
+
+from __future__ import annotations
+
+from launcher.proxy.exchange import Head
+
+MOST_HEADS = 32
+"""How many are kept for one server. They go out of date with the second: all are forgotten when there are more."""
+MOST_BYTES = 2048
+"""The longest head that is kept."""
+
+
+class Answers:
+    """The heads of one server's answers."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: dict[bytes, tuple[Head, bool]] = {}
+
+    def find(self, data: bytes) -> tuple[Head, bool] | None:
+        """A whole head, if it came before, and whether its connection stays."""
+        return self._kept.get(data)
+
+    def keep(self, data: bytes, head: Head, *, stays: bool) -> None:
+        """These bytes were found to be this final head, by the strict way and at the beginning of an answer."""
+        if len(data) > MOST_BYTES or (head.length is None and head.status not in (204, 304)):
+            return
+        if len(self._kept) >= MOST_HEADS:
+            self._kept.clear()
+        self._kept[data] = (head, stays)
