@@ -8,6 +8,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import asyncssh
@@ -17,6 +18,7 @@ from django.test import Client
 from django.urls import reverse
 
 from launcher import parts
+from launcher.models import EnrolledKey, KeptPassword
 from launcher.ssh import questions
 from launcher.ssh.loop import LoopThread
 from portal.accounts import proving, waiting
@@ -41,6 +43,7 @@ class Asking:
     breaks: bool = False  # the connection breaks after the first answers
     open: int = 0
     address: str = ""
+    home: Path | None = None  # what SFTP shows; with it, keys count that are in its authorized_keys
 
 
 class _Server(asyncssh.SSHServer):
@@ -58,6 +61,14 @@ class _Server(asyncssh.SSHServer):
 
     def kbdint_auth_supported(self) -> bool:
         return True
+
+    def public_key_auth_supported(self) -> bool:
+        return self._host.home is not None
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        assert self._host.home is not None
+        known = self._host.home / ".ssh" / "authorized_keys"
+        return known.exists() and key.export_public_key("openssh").decode().split()[1] in known.read_text()
 
     def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Any:
         self._round, self._answers = 1, []
@@ -81,23 +92,40 @@ async def _process(process: asyncssh.SSHServerProcess[str]) -> None:
     process.exit(0)
 
 
+class _Files(asyncssh.SFTPServer):
+    """Files below one folder, in which alice has a home."""
+
+    def realpath(self, path: bytes) -> bytes:
+        return b"/alice" if path == b"." else bytes(super().realpath(path))  # type: ignore[arg-type]  # never to be awaited
+
+
 @pytest.fixture
-def asking(valkey: None, db: None) -> Iterator[Callable[..., Asking]]:
+def asking(valkey: None, db: None, tmp_path: Path) -> Iterator[Callable[..., Asking]]:
     """Starts a login host that asks: ``asking(rounds, right answers)``. It is the last one of the portal's one
-    cluster, after those named in ``before``.
+    cluster, after those named in ``before``. ``credential``: what the portal acts as people with there.
     """
     loop = LoopThread("asking host")
     servers: list[asyncssh.SSHAcceptor] = []
     hosts: list[Asking] = []
     keys: list[str] = []
 
-    def start(rounds: Rounds, right: list[str], before: tuple[str, ...] = ()) -> Asking:
+    def start(
+        rounds: Rounds, right: list[str], before: tuple[str, ...] = (), credential: str = "certificate"
+    ) -> Asking:
         host, key = Asking(rounds, right), asyncssh.generate_private_key("ssh-ed25519")
+        if credential == "enrolled-key":
+            host.home = tmp_path / "alice"
+            host.home.mkdir()
         hosts.append(host)
 
         async def listen() -> asyncssh.SSHAcceptor:
             return await asyncssh.listen(
-                "127.0.0.1", 0, server_factory=lambda: _Server(host), server_host_keys=[key], process_factory=_process
+                "127.0.0.1",
+                0,
+                server_factory=lambda: _Server(host),
+                server_host_keys=[key],
+                process_factory=_process,
+                sftp_factory=lambda chan: _Files(chan, chroot=str(tmp_path).encode()),
             )
 
         servers.append(loop.run(listen(), 10))
@@ -107,6 +135,7 @@ def asking(valkey: None, db: None) -> Iterator[Callable[..., Asking]]:
         (FOLDER / "clusters.toml").write_text(
             '[clusters.asks]\nname = "Asks"\nscheduler = "pbs"\n'
             f"login_hosts = {json.dumps(login_hosts)}\nhost_keys = {json.dumps(keys)}\nconnect_timeout_seconds = 2\n"
+            f'credential = "{credential}"\n'
             '[[clusters.asks.queues]]\nname = "workq"\nmax_cores = 4\nmax_memory = "8gb"\nmax_hours = 8\n'
         )
         parts.forget()
@@ -121,6 +150,7 @@ def asking(valkey: None, db: None) -> Iterator[Callable[..., Asking]]:
     for held in list(waiting._held.values()):
         held.waiting.give_up()
     waiting._held.clear()
+    parts.hands_loop().run(parts.hands().pool.close_user("asks", "alice"), 10)
     wait_for(lambda: not any(host.open for host in hosts), seconds=10, what="the end of all connections")
     loop.run(close(), 10)
     loop.stop()
@@ -335,3 +365,68 @@ async def test_an_answer_to_nobody_is_not_waited_for() -> None:
     conversation.answer(["early"])
     async with asyncio.timeout(5):
         assert await conversation.ask(questions.Round("", (questions.Question("?", True),))) == ["early"]
+
+
+CONNECT = "/profile/clusters/asks/connect/"
+
+
+def connect(client: Client, *answers: str, path: str = CONNECT + "questions/") -> HttpResponse:
+    """The password on the page that connects an account, and then these answers."""
+    answer = client.post(CONNECT, {"password": PASSWORD, "next": "/launch/jupyter/"})
+    for said in answers:
+        answer = client.post(path, {"answer_0": said})
+    return answer  # type: ignore[return-value]  # Django's own test type
+
+
+def test_an_account_is_connected_with_the_password_and_the_code(
+    asking: Callable[..., Asking], as_alice: Client
+) -> None:
+    asking(TWO_STEPS, [PASSWORD, CODE], credential="enrolled-key")
+    assert connect(as_alice).headers["Location"] == CONNECT + "questions/"
+    page = as_alice.get(CONNECT + "questions/").content.decode()
+    assert "Verification code" in page
+    assert f'action="{CONNECT}questions/"' in page
+    assert connect(as_alice, CODE).headers["Location"] == "/launch/jupyter/"
+    assert EnrolledKey.objects.get().enrolled_at is not None
+
+
+def test_a_wrong_code_connects_nothing_and_leads_back_to_the_password(
+    asking: Callable[..., Asking], as_alice: Client
+) -> None:
+    asking(TWO_STEPS, [PASSWORD, CODE], credential="enrolled-key")
+    answer = connect(as_alice, "000000")
+    assert answer.headers["Location"] == CONNECT
+    assert "did not accept this" in as_alice.get(CONNECT).content.decode()
+    assert [event.data for event in AuditEvent.objects.filter(name="user.sign_in_refused")] == [
+        {"way": "connect", "cause": "answer"}
+    ]
+    assert not EnrolledKey.objects.exists()
+
+
+def test_where_codes_are_asked_for_each_time_no_password_is_kept_and_that_is_said(
+    asking: Callable[..., Asking], as_alice: Client
+) -> None:
+    asking(TWO_STEPS, [PASSWORD, CODE], credential="password")
+    assert connect(as_alice, CODE).headers["Location"] == CONNECT
+    assert "asks for more than your password each time" in as_alice.get(CONNECT).content.decode()
+    assert not KeptPassword.objects.exists()
+
+
+def test_what_waits_to_connect_an_account_signs_nobody_in(asking: Callable[..., Asking], as_alice: Client) -> None:
+    asking(TWO_STEPS, [PASSWORD, CODE], credential="enrolled-key")
+    connect(as_alice)
+    (key,) = waiting._held
+    with pytest.raises(proving.SignInRefused):
+        proving.answer(key=key, answers=[CODE], address="")
+    assert waiting.find(key) is None
+    assert list(waiting._held) == [key]  # it waits on, for whom it is
+
+
+def test_what_waits_to_sign_in_connects_nothing(asking: Callable[..., Asking], as_alice: Client, alice: User) -> None:
+    asking(TWO_STEPS, [PASSWORD, CODE], credential="enrolled-key")
+    begin(Client())
+    (key,) = waiting._held
+    for purpose in (waiting.Connects(alice.pk, "asks"), waiting.Connects(alice.pk + 1, "asks")):
+        with pytest.raises(proving.SignInRefused):
+            proving.answer(key=key, answers=[CODE], address="", connects=purpose)
+    assert list(waiting._held) == [key]

@@ -11,6 +11,9 @@ import pytest
 from django.test import Client
 from pydantic import SecretStr, ValidationError
 
+from launcher import parts
+from launcher.flows.submit import submit
+from launcher.models import InteractiveSession, KeptPassword
 from portal.accounts.models import Role, User
 from portal.audit.models import AuditEvent
 from portal.conf import Conf
@@ -18,6 +21,7 @@ from tests.conftest import RunningCluster
 from tests.integration import directory as directories
 from tests.integration.directory import Directory
 from tests.integration.test_sign_in import post
+from tests.settings import FOLDER
 from tests.unit.test_conf import SECRET
 
 pytest.importorskip("ldap", reason="python-ldap is not installed: it needs the headers of libldap and libsasl")
@@ -176,3 +180,25 @@ def test_settings_that_cannot_work_are_refused_at_the_start(
 ) -> None:
     with pytest.raises(ValidationError, match=words):
         conf_of(running, **changes)
+
+
+def test_who_signed_in_by_the_directory_connects_the_cluster_account_and_launches(
+    signed_by: Callable[..., None], demo_cluster: RunningCluster, client: Client
+) -> None:
+    signed_by()
+    (FOLDER / "clusters.toml").write_text(demo_cluster.toml(credential="password"), encoding="utf-8")
+    parts.forget()
+    asked = {"cores": "1", "memory": "1gb", "hours": "1"}
+    try:
+        assert post(client, "alice", PASSWORD).status_code == 302
+        assert not KeptPassword.objects.exists()  # the directory's opens nothing on the cluster
+        page = client.post("/launch/jupyter/", asked)
+        assert (page.status_code, InteractiveSession.objects.count()) == (422, 0)
+        assert "/profile/clusters/demo/connect/?next=" in page.content.decode()
+        client.post("/profile/clusters/demo/connect/", {"password": demo_cluster.password("alice")})
+        assert client.post("/launch/jupyter/", asked).status_code == 302
+        submit(InteractiveSession.objects.get().pk)
+        assert InteractiveSession.objects.get().job_id
+    finally:
+        parts.hands_loop().run(parts.hands().pool.close_user("demo", "alice"), 10)
+        parts.forget()
