@@ -20,6 +20,7 @@ from launcher.models import InteractiveSession, NoticeKind
 from launcher.more_time import MoreTime, more_time_of
 from launcher.parts import apps, clusters
 from launcher.schedulers.base import JobState
+from launcher.ssh.errors import HostKeyChanged
 from launcher.states import SessionState
 from portal.accounts.models import User
 from portal.clock import now
@@ -78,6 +79,7 @@ class SessionCard:
     notices: tuple[noticewords.NoticeText, ...]  # what the owner was told and is still to come
     unreachable_since: dt.datetime | None
     is_shut_out: bool  # the cluster answers, but does not let the portal in with the owner's account
+    is_distrusted: bool  # something answers, but does not prove to be the cluster: the portal keeps away from it
     asked_again_at: dt.datetime | None  # while the cluster does not answer
     likely_start_at: dt.datetime | None  # while it waits, where the scheduler says so
     can_never_run: bool  # the scheduler says so
@@ -161,7 +163,8 @@ def card_of(
         warn_seconds=_warn_seconds(session),
         notices=_notices(session, has_own_words=idle_stop_at is not None) if state.is_live and is_owner else (),
         unreachable_since=session.unreachable_since,
-        is_shut_out=session.unreachable_code not in ("", "ssh.host_key_changed"),
+        is_shut_out=session.unreachable_code not in ("", HostKeyChanged.code),
+        is_distrusted=session.unreachable_code == HostKeyChanged.code,
         asked_again_at=_asked_again_at(session),
         likely_start_at=_likely_start_at(session) if waits and not can_never_run else None,
         can_never_run=can_never_run,

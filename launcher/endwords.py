@@ -143,13 +143,17 @@ def end_sentences() -> dict[str, tuple[str, str]]:
             _("The cluster does not accept the portal's key for your account any more."),
             _("Connect your cluster account on your profile page, then launch again."),
         ),
+        "ssh.password_refused": (
+            _("The cluster does not accept the password that the portal had of you any more."),
+            _("Connect your cluster account on your profile page, then launch again."),
+        ),
         "ssh.not_enrolled": (
             _("The portal has no key of yours for the cluster any more."),
             _("Connect your cluster account on your profile page, then launch again."),
         ),
         "ssh.no_password": (
-            _("You signed out before the session was sent."),
-            _("Sign in again, then launch again."),
+            _("When the session was to be sent, the portal no longer had your password."),
+            _("Connect your cluster account on your profile page, then launch again."),
         ),
         "ssh.password_expired": (
             _("The cluster wants you to choose a new password first."),

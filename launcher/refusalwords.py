@@ -121,6 +121,18 @@ def refusal_sentence(code: str, params: Mapping[str, object]) -> str:
         "launch.cluster_away": _(
             "The cluster does not answer, so your choices could not be checked. Nothing is lost: try again in a moment."
         ),
+        "launch.host_key_changed": _(
+            "The cluster's login computer shows another key than the one the administrators wrote down, so nothing was"
+            " sent to it. They have been told. Try again later."
+        ),
+        "launch.login_refused": _(
+            "The cluster did not let the portal in with your account. Try again later. If it happens again, ask the"
+            " administrators."
+        ),
+        "launch.key_refused": _(
+            "The cluster does not accept the portal's key for your account any more. Connect your cluster account on"
+            " your profile page, then launch."
+        ),
         "launch.not_connected.enrolled-key": _(
             "The portal has no key of yours for the cluster. Connect your cluster account on your profile page, then"
             " launch."

@@ -207,9 +207,12 @@ def launch_refused(request: HttpRequest, refused: Exception) -> JsonResponse:
     ]
     if refused.code == "app.unknown":
         fields = [{"field": "app", "code": refused.code, "message": message}]
-    status = {"launch.none_allowed": 403, "launch.cluster_away": 503, "continue.not_running": 409}.get(
-        refused.code, 422
-    )
+    status = {
+        "launch.none_allowed": 403,
+        "launch.cluster_away": 503,
+        "launch.host_key_changed": 503,
+        "continue.not_running": 409,
+    }.get(refused.code, 422)
     return problem(status, refused.code, message, fields=fields)
 
 

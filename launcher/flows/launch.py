@@ -17,7 +17,7 @@ from launcher.flows.facts import facts_of, is_fresh, known_facts
 from launcher.models import InteractiveSession
 from launcher.parts import apps, clusters, hands, hands_loop
 from launcher.services import LaunchRefused
-from launcher.ssh.errors import SSHError
+from launcher.ssh.errors import HostKeyChanged, KeyRefused, LoginRefused, SSHError
 from portal.accounts.models import User
 
 LOOK_SECONDS = 30
@@ -73,7 +73,7 @@ def _look_on_cluster(cluster: Cluster, username: str, choices: LaunchChoices) ->
     try:
         image, folder = hands_loop().run(_kinds(cluster, username, choices), LOOK_SECONDS)
     except SSHError as error:
-        raise LaunchRefused(error.detail, code="launch.cluster_away") from error
+        raise LaunchRefused(error.detail, code=_why_not_looked(cluster, username, error)) from error
     fields: list[tuple[str, str, Mapping[str, object]]] = []
     if choices.image and image != "file":
         code = {"folder": "image.is_a_folder", "missing": "image.missing"}.get(image, "image.not_a_file")
@@ -82,6 +82,17 @@ def _look_on_cluster(cluster: Cluster, username: str, choices: LaunchChoices) ->
         fields.append(("folder", "folder.missing" if folder == "missing" else "folder.not_a_folder", {}))
     if fields:
         raise LaunchRefused(code="launch.invalid", fields=tuple(fields))
+
+
+def _why_not_looked(cluster: Cluster, username: str, error: SSHError) -> str:
+    """The code of the refusal: a login host that does not answer, is not the known one, or does not let us in."""
+    if isinstance(error, HostKeyChanged):
+        return "launch.host_key_changed"
+    if not isinstance(error, LoginRefused):
+        return "launch.cluster_away"
+    if not credential_state.can_act(cluster.id, username):  # gone a moment ago, or thrown away for being wrong
+        return f"launch.not_connected.{cluster.credential}"
+    return "launch.key_refused" if isinstance(error, KeyRefused) else "launch.login_refused"
 
 
 async def _kinds(cluster: Cluster, username: str, choices: LaunchChoices) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from asyncssh.auth import KbdIntPrompts, KbdIntResponse, PasswordChangeResponse
 
 from launcher.clusters import Cluster
 from launcher.ssh.ca import UserCA
-from launcher.ssh.errors import KeyRefused, LoginRefused, SSHError
+from launcher.ssh.errors import KeyRefused, LoginRefused, PasswordRefused, SSHError
 from launcher.ssh.questions import Conversation, Question, Round, clean, wants_code, wants_password
 from portal.words import marked as _
 
@@ -147,7 +147,7 @@ class StoredPasswordCredential:
     connection; whoever keeps it throws it away when a login host refuses it.
     """
 
-    refused: ClassVar[type[LoginRefused]] = LoginRefused
+    refused: ClassVar[type[LoginRefused]] = PasswordRefused
     on_refusal: ClassVar[str] = _(
         "The account must be signed in to the portal with the cluster's password. If it is, the password was changed, "
         "or the account is locked."

@@ -65,6 +65,12 @@ class KeyRefused(LoginRefused):
     code = "ssh.key_refused"
 
 
+class PasswordRefused(LoginRefused):
+    """The login host does not accept the password that the portal kept of this user."""
+
+    code = "ssh.password_refused"
+
+
 class HostKeyChanged(SSHError):
     """The login host showed a key that is not in the clusters file."""
 

@@ -335,7 +335,7 @@ async def test_a_wrong_stored_password_is_tried_once(sshd: OpenSSH) -> None:
         return LentPassword("wrong", lambda: accepted.append(time.monotonic()))
 
     before = sshd.log.count("Failed password for alice")
-    assert await refused(sshd, StoredPasswordCredential(borrow)) == "ssh.login_refused"
+    assert await refused(sshd, StoredPasswordCredential(borrow)) == "ssh.password_refused"
     assert (sshd.log.count("Failed password for alice") - before, accepted) == (1, [])
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
-import html
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,6 @@ from pathlib import Path
 import pytest
 from django.core.cache import cache
 from django.db import connection as database
-from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 
@@ -28,21 +26,27 @@ from launcher.flows.launch import launch
 from launcher.flows.submit import submit
 from launcher.models import EnrolledKey, InteractiveSession, KeptPassword
 from launcher.parts import hands, hands_loop
-from launcher.schedulers.base import Command
 from launcher.services import LaunchRefused
 from launcher.ssh.credentials import CertificateCredential
 from launcher.ssh.errors import LoginRefused, SSHError
 from portal.accounts.models import User
 from portal.audit.models import AuditEvent
 from portal.clock import now
-from tests.conftest import _signed_in, toml_value
+from tests.conftest import _signed_in
 from tests.integration.openssh import PASSWORD, OpenSSH, needs_openssh, openssh
-from tests.settings import FOLDER
+from tests.integration.openssh_portal import (
+    OTHER_KEY,
+    events,
+    forget_connections,
+    leave,
+    sign_in,
+    whoami,
+    words,
+    write_clusters,
+)
 from tests.waiting import wait_for
 
 pytestmark = [*needs_openssh, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("valkey")]
-
-ANOTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBpnTzWhQmSKuaHKpdTbJfUSWJlPkQ5Zg6Zo6vAlYbPN"
 
 
 @pytest.fixture(scope="module")
@@ -50,23 +54,7 @@ def _sshd(user_ca: Path) -> Iterator[OpenSSH]:
     parts.hands.cache_clear()  # a pool of this module's own, which follows the news until the end of it
     with openssh(user_ca.with_suffix("")) as host:
         yield host
-    hands_loop().run(hands().pool.aclose(), 10)
-    parts.hands.cache_clear()
-
-
-def write_clusters(host: OpenSSH, **options: object) -> None:
-    values = {
-        "name": "Test cluster",
-        "login_hosts": [f"127.0.0.1:{host.port}"],
-        "host_keys": [host.key_line],
-        "connect_timeout_seconds": 5,
-        "command_timeout_seconds": 5,
-    } | options
-    lines = [f"{key} = {toml_value(value)}" for key, value in values.items()]
-    (FOLDER / "clusters.toml").write_text(
-        "[clusters.hpc]\n" + "\n".join(lines) + '\n\n[[clusters.hpc.queues]]\nname = "workq"\n'
-    )
-    parts.forget()
+    forget_connections()
 
 
 @pytest.fixture
@@ -74,7 +62,7 @@ def sshd(_sshd: OpenSSH) -> Iterator[OpenSSH]:
     _sshd.mend()
     yield _sshd
     for username in ("alice", "bob"):
-        hands_loop().run(hands().pool.close_user("hpc", username), 10)
+        leave(username)
     wait_for(lambda: not hands().pool.health("hpc").retry_in_seconds, what="the pool to try the cluster again")
 
 
@@ -92,34 +80,8 @@ def by_password(sshd: OpenSSH) -> OpenSSH:
     return sshd
 
 
-def sign_in(username: str = "alice", password: str = PASSWORD) -> Client:
-    client = Client()
-    answer = client.post(reverse("accounts:sign-in"), {"username": username, "password": password})
-    assert answer.status_code == 302, answer.content.decode()
-    return client
-
-
 def notices(client: Client) -> str:
     return client.get(reverse("accounts:profile")).content.decode()
-
-
-def leave() -> None:
-    """Close this process's connections of alice: what comes next must connect anew."""
-    hands_loop().run(hands().pool.close_user("hpc", "alice"), 10)
-
-
-def whoami() -> str:
-    result = hands_loop().run(hands().run(parts.clusters()["hpc"], "alice", Command(("id", "-un"))), 15)
-    return result.stdout.decode().strip()
-
-
-def words(answer: HttpResponse) -> str:
-    """The text of a page, as it is read."""
-    return html.unescape(" ".join(answer.content.decode().split()))
-
-
-def events(name: str) -> list[dict[str, object]]:
-    return [event.data for event in AuditEvent.objects.filter(name=name).order_by("sequence")]
 
 
 def connections() -> int:
@@ -357,7 +319,9 @@ def test_a_password_that_was_changed_is_dropped_at_the_first_refusal(by_password
     assert caught.value.code == "ssh.no_password"
     assert by_password.log.count("Failed password for alice") - before == 1
     assert not KeptPassword.objects.exists()
-    assert events("credential.refused") == [{"cluster": "hpc", "credential": "password", "cause": "ssh.login_refused"}]
+    assert events("credential.refused") == [
+        {"cluster": "hpc", "credential": "password", "cause": "ssh.password_refused"}
+    ]
 
 
 def test_processes_that_connect_at_once_try_a_wrong_password_once(by_password: OpenSSH) -> None:
@@ -416,7 +380,7 @@ def test_a_password_ends_with_its_portal_session(by_password: OpenSSH) -> None:
 
 
 def test_a_changed_host_key_is_recorded_and_shown_to_administrators_alone(sshd: OpenSSH) -> None:
-    write_clusters(sshd, host_keys=[ANOTHER_KEY])
+    write_clusters(sshd, host_keys=[OTHER_KEY])
     with pytest.raises(SSHError):
         whoami()
     assert events("cluster.host_key_rejected") == [{"cluster": "hpc", "login_host": f"127.0.0.1:{sshd.port}"}]
@@ -426,7 +390,7 @@ def test_a_changed_host_key_is_recorded_and_shown_to_administrators_alone(sshd: 
 
 
 def test_a_sign_in_at_a_host_with_another_key_is_refused_and_recorded(sshd: OpenSSH) -> None:
-    write_clusters(sshd, host_keys=[ANOTHER_KEY])
+    write_clusters(sshd, host_keys=[OTHER_KEY])
     answer = Client().post(reverse("accounts:sign-in"), {"username": "alice", "password": PASSWORD})
     assert answer.status_code == 200
     assert "shows another key than the one the administrators wrote down, so your password" in words(answer)
@@ -458,7 +422,7 @@ def sent_after(client: Client, spoil: Callable[[], object]) -> tuple[Interactive
 def test_a_session_waits_in_words_while_the_login_host_is_another(sshd: OpenSSH, credential: str) -> None:
     write_clusters(sshd, credential=credential)
     client = sign_in()
-    session, page = sent_after(client, lambda: write_clusters(sshd, credential=credential, host_keys=[ANOTHER_KEY]))
+    session, page = sent_after(client, lambda: write_clusters(sshd, credential=credential, host_keys=[OTHER_KEY]))
     assert (session.state, session.unreachable_code) == ("submitting", "ssh.host_key_changed")
     assert "shows another key than the one the administrators wrote down" in page
     assert "Not let in" not in page
