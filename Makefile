@@ -20,7 +20,7 @@ export UV_PYTHON_DOWNLOADS := never
 export VIRTUAL_ENV :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance bench chaos load fuzz lint types check messages install-demo install-all packages clean
+.PHONY: help demo test conformance bench chaos load endurance fuzz lint types check messages install-demo install-all packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ chaos: $(VENV)/.all ## 50 launches while processes are killed and the cluster mi
 
 load: $(VENV)/.all ## 2,000 sessions of 200 users on a simulated scheduler; prints the figures
 	@LOAD_SESSIONS=2000 $(BIN)/python -m pytest -m load tests/load
+
+endurance: $(VENV)/.all ## 5,000 idle WebSockets, and a gibibyte each way through SSH; prints what they cost in memory
+	@ENDURANCE=full $(BIN)/python -m pytest -m endurance tests/endurance
 
 fuzz: $(VENV)/.all ## 24 million byte splits of HTTP, or 20 minutes, against a strict reference (FUZZ="--seed 1 --seconds 60")
 	@$(BIN)/python -m tests.fuzz.run $(FUZZ)

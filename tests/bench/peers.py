@@ -120,12 +120,13 @@ ProxyPass / http://127.0.0.1:{origin}/ flushpackets=on
 """
 
 
-def ours(lane: str, origin: int, folder: Path, ssh: Path | None = None) -> Peer:
-    """The portal's proxy, with the web server's options of a site."""
+def ours(lane: str, origin: int, folder: Path, ssh: Path | None = None, *, sockets: int = 0) -> Peer:
+    """The portal's proxy, with the web server's options of a site. ``sockets``: as many WebSockets may be open."""
     port = free_port()
     name = f"ours, {lane}" + (", SSH" if ssh else "")
     command = [sys.executable, "-m", "uvicorn", "tests.bench.site:application", "--host", "127.0.0.1"]
     told = {"BENCH_PORT": str(port), "BENCH_ORIGIN": str(origin), "BENCH_LANE": lane, "BENCH_SSH": str(ssh or "")}
+    told |= {"BENCH_SOCKETS": str(sockets)} if sockets else {}
     return start([*command, "--port", str(port), *WEB_OPTIONS], port, name, folder / f"{name}.log", **told)
 
 

@@ -1,14 +1,16 @@
 """Our own side as a site runs it: the real Proxy behind the real web server, with a look-up that knows one visitor.
 
 Used by name: ``uvicorn tests.bench.site:application``. The environment says the rest: BENCH_PORT (its own),
-BENCH_ORIGIN (the upstream's port), BENCH_LANE (fast or portable), and for the way through SSH BENCH_SSH, a file of JSON
-with the cluster of sshd, the user and the folder of the CA.
+BENCH_ORIGIN (the upstream's port), BENCH_LANE (fast or portable), BENCH_SOCKETS (how many WebSockets may
+be open at a time, if not as many as usual), and for the way through SSH BENCH_SSH, a file of JSON with the cluster of
+sshd, the user and the folder of the CA.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from launcher.clusters import Cluster
@@ -66,13 +68,17 @@ def make() -> Proxy:
         ca = load_user_ca(Path(told["ca"]))
         dial = SSHDial(Pool(lambda cluster: credential(ca)))
     lookup = Lookup(cluster, username)
+    limits, ceilings = Limits(), Ceilings()
+    if sockets := int(os.environ.get("BENCH_SOCKETS", "0")):
+        limits = replace(limits, sockets=sockets)
+        ceilings = replace(ceilings, sockets_per_session=sockets, sockets_per_person=sockets)
     return Proxy(
         site=Site(portal_url=f"http://localhost:{os.environ['BENCH_PORT']}", sessions_domain="localhost"),
         access=AccessCache(lookup.look_up),
-        upstreams=UpstreamPool(dial, limits=Limits()),
+        upstreams=UpstreamPool(dial, limits=limits),
         redeem=lookup.redeem,
         denied=lookup.deny,
-        ceilings=Ceilings(),
+        ceilings=ceilings,
         uses_fast_lane=os.environ.get("BENCH_LANE", "fast") == "fast",
     )
 
