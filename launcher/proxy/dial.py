@@ -11,6 +11,7 @@ from collections.abc import Callable
 from launcher.proxy.access_types import Target
 from launcher.proxy.connection import Connection
 from launcher.ssh.pool import Pool
+from launcher.ssh.sockets import bound_ahead
 from launcher.ssh.ways import open_way
 
 
@@ -48,7 +49,9 @@ class TCPDial:
         loop = asyncio.get_running_loop()
         if target.host.startswith("/"):
             return await loop.create_unix_connection(protocol_factory, target.host)
-        return await loop.create_connection(protocol_factory, target.host, target.port)
+        transport, protocol = await loop.create_connection(protocol_factory, target.host, target.port)
+        bound_ahead(transport)
+        return transport, protocol
 
     async def aclose(self) -> None:
         """Nothing is shared."""

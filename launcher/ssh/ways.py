@@ -12,6 +12,7 @@ from collections.abc import Callable
 from launcher.clusters import Cluster
 from launcher.ssh.errors import TimedOut, TunnelRefused
 from launcher.ssh.pool import Pool
+from launcher.ssh.sockets import bound_ahead
 from launcher.ssh.tunnel import open_tunnel
 
 
@@ -49,9 +50,11 @@ async def _by_tcp(
 ) -> tuple[asyncio.Transport, asyncio.Protocol]:
     try:
         async with asyncio.timeout(timeout_seconds):
-            return await asyncio.get_running_loop().create_connection(protocol_factory, host, port)
+            transport, protocol = await asyncio.get_running_loop().create_connection(protocol_factory, host, port)
     except TimeoutError:
         raise TimedOut(f"{host}, port {port}: no answer within {timeout_seconds:g} s") from None
     except OSError as error:
         words = error.strerror or str(error)
         raise TunnelRefused(f"{host}, port {port}: {words}", params={"host": host, "port": port}) from None
+    bound_ahead(transport)
+    return transport, protocol

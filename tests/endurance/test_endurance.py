@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -28,9 +28,13 @@ from tests.waiting import standstill
 IS_FULL = os.environ.get("ENDURANCE") == "full"
 SOCKETS = 5_000 if IS_FULL else 1_000
 BODY_BYTES = (1024 if IS_FULL else 128) << 20
-KB_PER_SOCKET = 15
+KB_PER_SOCKET = {"fast": 15, "portable": 45}
+"""The portable lane keeps what an ASGI server keeps of a WebSocket."""
 MOST_GROWTH_MB = 60
-MOST_HELD_BYTES = 8_000_000
+MOST_HELD_BYTES = {("down", "direct"): 8_000_000, ("down", "SSH"): 24_000_000, ("up", "direct"): 24_000_000}
+MOST_HELD_BYTES["up", "SSH"] = MOST_HELD_BYTES["up", "direct"]
+"""How far a server runs ahead of a browser that does not read, and the other way round. Through SSH the login host's
+own buffers count, too; and a browser may run further ahead, so that an upload from far away is fast."""
 NARROW_BYTES = 64 * 1024
 AT_ONCE = 50
 
@@ -111,7 +115,7 @@ async def test_a_websocket_that_says_nothing_costs_little_and_still_works(
     assert all(await asyncio.gather(*(echoes(streams) for streams in first + more)))
     for _, writer in first + more:
         writer.transport.abort()
-    assert each_kb <= KB_PER_SOCKET
+    assert each_kb <= KB_PER_SOCKET[direct.name.removeprefix("ours, ")]
 
 
 @pytest.mark.parametrize("way", ["down", "up"])
@@ -174,9 +178,13 @@ class Stubborn:
 
     port: int = 0
     poured: int = 0
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             if (await reader.readuntil(b"\r\n\r\n")).startswith(b"GET"):
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 40))
@@ -185,6 +193,7 @@ class Stubborn:
                     await writer.drain()
                     self.poured += len(PIECE)
             await writer.wait_closed()
+        writer.transport.abort()
 
 
 @pytest.fixture
@@ -196,6 +205,9 @@ async def stubborn() -> AsyncIterator[Stubborn]:
     running = await asyncio.start_server(server.serve, sock=listening, limit=NARROW_BYTES)
     yield server
     running.close()
+    for task in server.tasks:
+        task.cancel()
+    await asyncio.gather(*server.tasks, return_exceptions=True)
 
 
 async def hold_back(proxy: peers.Peer, server: Stubborn, way: str) -> int:
@@ -241,4 +253,4 @@ async def test_who_does_not_read_holds_the_other_side_back(
         held = await hold_back(proxy, stubborn, way)
     with capsys.disabled():
         print(f"\n{proxy.name}, {way}: {held / 1e6:.1f} MB held")  # noqa: T201  # the figure
-    assert held < MOST_HELD_BYTES
+    assert held < MOST_HELD_BYTES[way, through]

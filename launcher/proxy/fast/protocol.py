@@ -15,6 +15,7 @@ from launcher.proxy.errors import ClientGone
 from launcher.proxy.fast.pump import EXTENSION, Relay
 from launcher.proxy.guard import GuardedProtocol
 from launcher.proxy.repeats import Block
+from launcher.ssh.sockets import bound_unsent
 
 HIGH_WATER_BYTES = 512 * 1024
 """What may wait for a browser that takes less than the server gives, before the server waits too."""
@@ -37,6 +38,7 @@ class FastProtocol(GuardedProtocol):
         """Let some more wait than asyncio does by itself: that costs fewer stops."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        bound_unsent(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The browser has left."""
