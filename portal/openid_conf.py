@@ -50,6 +50,8 @@ class OpenIdConf(BaseSettings):
     """A regular expression with one group, the account; it must fit the whole claim. Empty: the claim."""
     openid_groups_claim: str = "groups"
     """The claim with the person's groups, for the policy."""
+    openid_sign_out: bool = False
+    """Whether signing out of the portal leads on to the provider's page for signing out, where it has one."""
     openid_button: str = ""
     """What the button on the sign-in page says. Empty: a general sentence."""
 

@@ -21,6 +21,7 @@ from portal.clock import now
 _BACKEND = "portal.accounts.backends.PortalBackend"
 _PENDING = "second_step"
 _PASSKEY_STATE = "passkey_state"
+_WAY = "way"
 PENDING_SECONDS = 600
 
 
@@ -69,6 +70,11 @@ def prove(request: HttpRequest, user: User, *, code: str, passkey: str) -> str:
     return factors.prove(user=user, proof=proof, address=address_of(request))
 
 
+def way_of(request: HttpRequest) -> str:
+    """The way by which this browser was signed in, without the second step; empty where it is not known."""
+    return str(request.session.get(_WAY, "")).partition("+")[0]
+
+
 def passkey_question(request: HttpRequest, user: User) -> str:
     """What the browser is to be asked for one of the passkeys of ``user``; empty where there is none."""
     known = factors.public_halves(factors.known_passkeys(user))
@@ -87,5 +93,6 @@ def _enter(request: HttpRequest, user: User, *, way: str) -> None:
         user_agent=request.headers.get("User-Agent", ""),
         address=address_of(request),
     )
+    request.session[_WAY] = way
     reauthentication.note_proof(request.session)
     services.record_signed_in(user=user, way=way, address=address_of(request))

@@ -12,9 +12,11 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
 from django.db import IntegrityError, transaction
+from django.shortcuts import resolve_url
 from django.urls import reverse
 
 from portal.accounts import proving
@@ -22,10 +24,12 @@ from portal.accounts.models import OpenIdTie, User
 from portal.accounts.ways import openid_provider
 from portal.accounts.ways.base import Proved
 from portal.accounts.ways.openid import OpenId, identity_of
-from portal.accounts.ways.openid_http import ProviderRefused
+from portal.accounts.ways.openid_http import ProviderAway, ProviderRefused
 from portal.audit import events
 from portal.audit.services import record
 from portal.clock import now
+
+log = structlog.get_logger(__name__)
 
 _KEY = "openid_questions"
 QUESTION_SECONDS = 600
@@ -71,6 +75,20 @@ def begin(session: SessionBase, *, target: str, confirms: int) -> str:
     asked = [state, nonce, verifier, target, confirms, now().timestamp()]
     session[_KEY] = [*waiting[1 - MOST_QUESTIONS :], asked]
     return address
+
+
+def sign_out_address() -> str:
+    """Where to send a browser so that its person can sign out of the provider, too; empty where that is not wanted,
+    or the provider has no such page, or does not answer."""
+    conf = settings.CONF
+    if "openid" not in conf.auth or not conf.openid_sign_out:
+        return ""
+    back = f"{conf.portal_url}{resolve_url(settings.LOGOUT_REDIRECT_URL)}"
+    try:
+        return openid_provider.sign_out_address(conf, back=back)
+    except ProviderAway as error:
+        log.warning("openid_failed", error=error.code, detail=error.detail)
+        return ""
 
 
 def take(session: SessionBase, state: str) -> Question | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 import structlog
 from django.conf import settings
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
@@ -14,7 +17,7 @@ from django.views.decorators.http import require_GET, require_POST
 from portal.accounts import entering, factors, openid_flow, proving, reauthentication, services
 from portal.accounts.models import User
 from portal.accounts.requests import safe_next
-from portal.accounts.thresholds import not_allowed
+from portal.accounts.thresholds import leave_for, not_allowed
 from portal.accounts.ways.openid_http import ProviderAway, ProviderRefused
 from portal.addresses import address_of
 
@@ -31,16 +34,13 @@ def _only_where_used() -> None:
 def begin(request: HttpRequest) -> HttpResponse:
     """Send the browser to the provider, to sign in or to prove anew who somebody is."""
     _only_where_used()
-    user = request.user
+    user, target = request.user, safe_next(request)
     confirms = user.pk if isinstance(user, User) and request.POST.get("again") and not factors.has_any(user) else 0
     try:
-        address = openid_flow.begin(request.session, target=safe_next(request), confirms=confirms)
+        address = openid_flow.begin(request.session, target=target, confirms=confirms)
     except ProviderAway as error:
-        return _failed(request, error)
-    # By a page and not by a redirect: browsers hold the whole chain of redirects after a form against form-action.
-    response = render(request, "accounts/openid_leave.html", {"address": address})
-    response.headers["Refresh"] = f"0; url={address}"
-    return response
+        return _failed(request, error, target)
+    return leave_for(request, address, "accounts/openid_leave.html")
 
 
 @never_cache
@@ -62,7 +62,7 @@ def answer(request: HttpRequest) -> HttpResponse:
         first = services.admit(proved=found.proved, address=address_of(request))
         openid_flow.tie(user=first.user, subject=found.subject, address=address_of(request))
     except (ProviderAway, ProviderRefused) as error:
-        return _failed(request, error)
+        return _failed(request, error, question.target if question else "")
     except proving.SignInRefused as error:
         return not_allowed(request, error)
     waits = entering.wants_second_step(request, first, target=question.target)
@@ -79,10 +79,12 @@ def _confirmed(request: HttpRequest, question: openid_flow.Question, found: open
     return redirect(question.target or settings.LOGIN_REDIRECT_URL)
 
 
-def _failed(request: HttpRequest, error: ProviderAway | ProviderRefused) -> HttpResponse:
+def _failed(request: HttpRequest, error: ProviderAway | ProviderRefused, target: str) -> HttpResponse:
+    """Back to the page with the button, which leads on to where they wanted to go."""
     log.warning("openid_failed", error=error.code, detail=error.detail)
     if isinstance(error, ProviderAway):
         messages.warning(request, _("Your organisation's sign-in does not answer properly. Try again in a minute."))
     else:
         messages.warning(request, _("Your organisation's sign-in did not say who you are. Please try again."))
-    return redirect("accounts:confirm" if request.user.is_authenticated else "accounts:sign-in")
+    page = reverse("accounts:confirm" if request.user.is_authenticated else "accounts:sign-in")
+    return redirect(f"{page}?{urlencode({'next': target})}" if target else page)

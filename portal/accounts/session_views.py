@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -12,7 +10,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
 from launcher import leaving
-from portal.accounts import web_sessions
+from portal.accounts import thresholds, web_sessions
 from portal.accounts.browsers import browser_in_words
 from portal.accounts.requests import signed_in_user
 from portal.addresses import address_of
@@ -50,6 +48,6 @@ def sign_out_everywhere(request: HttpRequest) -> HttpResponse:
     """Sign out here and everywhere."""
     with_tokens = request.POST.get("tokens") == "on"
     leaving.sign_out_everywhere(user=signed_in_user(request), with_tokens=with_tokens, address=address_of(request))
-    logout(request)
+    answer = thresholds.signed_out(request)
     messages.success(request, _("You are signed out everywhere."))
-    return redirect(settings.LOGOUT_REDIRECT_URL)
+    return answer

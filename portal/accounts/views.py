@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth import BACKEND_SESSION_KEY, logout
+from django.contrib.auth import BACKEND_SESSION_KEY
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -64,8 +64,7 @@ def sign_out(request: HttpRequest) -> HttpResponse:
     if request.user.is_authenticated and request.session.get(BACKEND_SESSION_KEY):
         user = signed_in_user(request)
         leaving.sign_out(user=user, here=web_sessions.find(request.session, user), address=address_of(request))
-    logout(request)
-    return redirect(settings.LOGOUT_REDIRECT_URL)
+    return thresholds.signed_out(request)
 
 
 @login_required

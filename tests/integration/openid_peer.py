@@ -28,6 +28,7 @@ class Peer:
         self.nonce = ""
         self.forms: list[dict[str, list[str]]] = []
         self.key_requests = 0
+        self.more: dict[str, Any] = {}  # of the document
         self.rotate("one")
 
     def rotate(self, kid: str) -> None:
@@ -36,7 +37,8 @@ class Peer:
 
     def document(self) -> dict[str, Any]:
         names = {"authorization_endpoint": "auth", "token_endpoint": "token", "jwks_uri": "keys"}
-        return {"issuer": self.named_issuer} | {name: f"{self.issuer}/{path}" for name, path in names.items()}
+        addresses = {name: f"{self.issuer}/{path}" for name, path in names.items()}
+        return {"issuer": self.named_issuer} | addresses | self.more
 
     def keys(self) -> dict[str, Any]:
         self.key_requests += 1

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import http.client
+import importlib
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-import oidc_provider_mock
 import pytest
 from django.conf import settings
 from django.core.management import call_command
 from django.test import Client
 from pydantic import SecretStr
 
+from portal.accounts import factors, totp
 from portal.accounts.models import OpenIdTie, Role, User
 from portal.accounts.ways import openid_provider
 from portal.audit.models import AuditEvent
@@ -79,10 +81,17 @@ def test_the_sign_in_page_has_the_button_and_a_form_only_where_there_is_a_passwo
     assert ('type="password"' in page) == ("cluster" in ways)
 
 
+@pytest.fixture
+def provider() -> Any:
+    """The well-behaved provider's module. Imported here: it says at every import that a library of its own is old."""
+    with warnings.catch_warnings(record=True):
+        return importlib.import_module("oidc_provider_mock")
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the provider's own, which it would answer 500 for
-def test_a_real_provider_signs_somebody_in(site: Site, client: Client) -> None:
-    people = [oidc_provider_mock.User(sub="alice", claims={"preferred_username": "alice"})]
-    with oidc_provider_mock.run_server_in_thread(user_claims=people, require_nonce=True) as server:
+def test_a_real_provider_signs_somebody_in(provider: Any, site: Site, client: Client) -> None:
+    people = [provider.User(sub="alice", claims={"preferred_username": "alice"})]
+    with provider.run_server_in_thread(user_claims=people, require_nonce=True) as server:
         site(
             openid_issuer=f"http://localhost:{server.server_port}",
             openid_client_secret=SecretStr("any"),
@@ -218,7 +227,9 @@ def test_what_the_provider_says_in_the_address_is_not_shown(peer: Peer, client: 
 @pytest.mark.parametrize("said", [None, "", "root", "ROOT", "-oProxyCommand=x", "Alice", "аlice", "alice\n", ["alice"]])
 def test_a_claim_that_is_no_account_is_refused(peer: Peer, client: Client, said: object) -> None:
     peer.claims["preferred_username"] = said
-    assert come_back(client, peer).status_code == 403
+    refusal = come_back(client, peer)
+    assert refusal.status_code == 403
+    assert "does not say which account on the cluster is yours" in refusal.content.decode()
     assert not User.objects.exists()
     assert causes() == ["no_account"]
 
@@ -318,3 +329,104 @@ def test_without_the_setting_there_is_no_such_page(peer: Peer, client: Client, s
     site(auth=("cluster",))
     assert client.post("/sign-in/openid/").status_code == 404
     assert client.get("/sign-in/openid/answer/").status_code == 404
+
+
+def test_who_fails_at_the_provider_still_goes_where_they_wanted_to(peer: Peer, client: Client) -> None:
+    asked = begin(client, next="/history/")
+    failed = client.get("/sign-in/openid/answer/", {"error": "access_denied", "state": asked["state"]})
+    assert failed.headers["Location"] == "/sign-in/?next=%2Fhistory%2F"
+    assert come_back(client, peer, next="/history/").headers["Location"] == "/history/"
+
+
+def test_who_fails_to_prove_anew_still_goes_where_they_wanted_to(peer: Peer, client: Client) -> None:
+    come_back(client, peer)
+    asked = begin(client, again="1", next="/audit/?page=2")
+    failed = client.get("/sign-in/openid/answer/", {"error": "access_denied", "state": asked["state"]})
+    assert failed.headers["Location"] == "/confirm/?next=%2Faudit%2F%3Fpage%3D2"
+
+
+def test_a_provider_that_is_away_does_not_lose_where_they_wanted_to_go(site: Site, client: Client) -> None:
+    site(openid_issuer="http://127.0.0.1:1")
+    failed = client.post("/sign-in/openid/", {"next": "/history/"})
+    assert failed.headers["Location"] == "/sign-in/?next=%2Fhistory%2F"
+
+
+def test_a_second_step_is_asked_for_after_the_provider(peer: Peer, client: Client) -> None:
+    come_back(client, peer)
+    secret = totp.new_secret()
+    codes = factors.add_app(user=User.objects.get(), secret=secret, code=code_of(secret), name="phone", address="")
+    other = Client()
+    assert come_back(other, peer, next="/history/").headers["Location"] == "/sign-in/second-step/"
+    assert not is_in(other)
+    assert other.post("/sign-in/second-step/", {"code": codes[0]}).headers["Location"] == "/history/"
+    assert is_in(other)
+    ways = AuditEvent.objects.filter(name="user.signed_in").order_by("sequence")
+    assert [event.data["way"] for event in ways] == ["openid", "openid+recovery"]
+
+
+def test_who_has_a_second_step_proves_anew_with_that_and_not_at_the_provider(peer: Peer, client: Client) -> None:
+    come_back(client, peer)
+    secret = totp.new_secret()
+    factors.add_app(user=User.objects.get(), secret=secret, code=code_of(secret), name="phone", address="")
+    age_proof(client)
+    peer.claims["auth_time"] = int(time.time())
+    come_back(client, peer, again="1")
+    assert client.get("/profile/second-steps/app/").status_code == 302
+    assert 'action="/sign-in/openid/"' not in client.get("/confirm/").content.decode()
+
+
+def code_of(secret: str) -> str:
+    return totp.code_at(secret, int(time.time()) // 30)
+
+
+END = {"end_session_endpoint": "https://login.example/end"}
+
+
+def left_for(client: Client, path: str = "/sign-out/") -> dict[str, str]:
+    """With what a sign-out sends the browser to the provider."""
+    page = client.post(path)
+    assert page.status_code == 200
+    address = page.context["address"]
+    assert address.startswith("https://login.example/end?")
+    assert page.headers["Refresh"] == f"0; url={address}"
+    return dict(parse_qsl(urlsplit(address).query))
+
+
+@pytest.mark.parametrize("path", ["/sign-out/", "/profile/browsers/sign-out-everywhere/"])
+def test_signing_out_leads_on_to_the_provider_where_the_site_wants_it(
+    peer: Peer, site: Site, client: Client, path: str
+) -> None:
+    peer.more = END
+    site(openid_sign_out=True)
+    come_back(client, peer)
+    back = f"{settings.CONF.portal_url}/sign-in/"
+    assert left_for(client, path) == {"client_id": CLIENT, "post_logout_redirect_uri": back}
+    assert not is_in(client)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [(False, END), (True, {}), (True, {"end_session_endpoint": "javascript:1"}), (True, {"end_session_endpoint": 7})],
+    ids=["not-wanted", "no-such-page", "no-address", "no-text"],
+)
+def test_otherwise_signing_out_ends_at_the_sign_in_page(
+    peer: Peer, site: Site, client: Client, wanted: bool, said: dict[str, Any]
+) -> None:
+    peer.more = said
+    site(openid_sign_out=wanted)
+    come_back(client, peer)
+    assert client.post("/sign-out/").headers["Location"] == "/sign-in/"
+    assert not is_in(client)
+
+
+def test_who_signed_in_otherwise_is_not_led_to_the_provider(peer: Peer, site: Site, as_alice: Client) -> None:
+    peer.more = END
+    site(openid_sign_out=True)
+    assert as_alice.post("/sign-out/").headers["Location"] == "/sign-in/"
+
+
+def test_a_provider_that_is_away_keeps_nobody_signed_in(peer: Peer, site: Site, client: Client) -> None:
+    come_back(client, peer)
+    site(openid_sign_out=True, openid_issuer="http://127.0.0.1:1")
+    assert client.post("/sign-out/").headers["Location"] == "/sign-in/"
+    assert not is_in(client)

@@ -101,6 +101,19 @@ def authorize_address(conf: OpenIdConf, *, redirect_uri: str, state: str, nonce:
     return start + ("&" if "?" in start else "?") + urlencode(question)
 
 
+def sign_out_address(conf: OpenIdConf, *, back: str) -> str:
+    """Where somebody signs out of the provider, who comes ``back`` then; empty where it has no such page.
+
+    OpenID Connect RP-Initiated Logout 1.0, 2. No token goes along, since none is kept: the provider asks who leaves.
+    Raises ProviderAway.
+    """
+    address = _discover(conf.openid_issuer).document.get("end_session_endpoint")
+    if not isinstance(address, str) or not is_safe_address(address):
+        return ""
+    values = {"client_id": conf.openid_client_id, "post_logout_redirect_uri": back}
+    return address + ("&" if "?" in address else "?") + urlencode(values)
+
+
 def redeem(conf: OpenIdConf, *, code: str, redirect_uri: str, nonce: str, verifier: str) -> dict[str, Any]:
     """The claims of who brought ``code``. Tokens end here. Raises ProviderAway, ProviderRefused."""
     document = _discover(conf.openid_issuer).document
