@@ -48,7 +48,7 @@ def lay_out(settings: DemoSettings) -> None:
     root = settings.root
     root.mkdir(parents=True, exist_ok=True, mode=0o755)
     for name, mode in (("home", 0o755), ("etc", 0o755), ("spool", 0o700), ("tmp", 0o711), ("images", 0o755),
-                       ("standins", 0o755), ("node-bin", 0o755), ("pbs/bin", 0o755)):  # fmt: skip
+                       ("standins", 0o755), ("node-bin", 0o755), ("login-bin", 0o755), ("pbs/bin", 0o755)):  # fmt: skip
         folder = root / name
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(mode)
@@ -103,10 +103,25 @@ def _programs(settings: DemoSettings) -> None:
     conf = f"PBS_SERVER=demo-pbs\nPBS_EXEC={shlex.quote(str(settings.root / 'pbs'))}\nPBS_START_MOM=0\n"
     (settings.root / "etc" / "pbs.conf").write_text(conf)
     _program(settings.root / "node-bin" / "hostname", '#!/bin/sh\necho "${DEMO_NODE:-demo-login}"\n')
+    _program(settings.login_programs / "id", _id(settings))
     _program(settings.root / "standins" / "apptainer", _filled("apptainer.sh", settings.root))
     link = settings.root / "standins" / "singularity"
     if not link.is_symlink():
         link.symlink_to("apptainer")
+
+
+def _id(settings: DemoSettings) -> str:
+    """A program that answers ``id`` about the demonstration's accounts, which the machine does not know."""
+    numbers, answers = settings.user_ids(), []
+    for account in settings.accounts:
+        said = {"-u": str(numbers[account.name]), "-un": account.name, "-Gn": " ".join(account.groups)}
+        for option, words in said.items():
+            answers.append(f"  {shlex.quote(f'{option} {account.name}')}) echo {shlex.quote(words)} ;;\n")
+    return (
+        '#!/bin/sh\nwhat=$1 name=$USER\n[ "$2" = -- ] && name=$3\ncase "$what $name" in\n'
+        + "".join(answers)
+        + '  *) exec /usr/bin/id "$@" ;;\nesac\n'
+    )
 
 
 def _program(path: Path, text: str) -> None:

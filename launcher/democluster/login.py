@@ -29,7 +29,7 @@ def session_environment(settings: DemoSettings, account: Account, identity: Mapp
         "USER": account.name,
         "LOGNAME": account.name,
         "SHELL": "/bin/bash",
-        "PATH": SYSTEM_PATH,
+        "PATH": f"{settings.login_programs}:{SYSTEM_PATH}",
         "LANG": "C.UTF-8",
         "PBS_CONF_FILE": str(settings.root / "etc" / "pbs.conf"),
         "DEMO_GROUPS": ",".join(account.groups),

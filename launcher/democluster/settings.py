@@ -29,6 +29,7 @@ class Account:
     password: str = field(repr=False)
     groups: tuple[str, ...] = ("users",)
     is_operator: bool = False  # may act on other users' jobs, as a PBS operator may
+    number: int | None = None  # what ``id -u`` says; else by its place among the accounts
 
 
 DEFAULT_ACCOUNTS = (
@@ -112,6 +113,13 @@ class DemoSettings:
         """The account called ``name``."""
         return next((account for account in self.accounts if account.name == name), None)
 
+    def user_ids(self) -> Mapping[str, int]:
+        """A number for each account. All of them share one uid here; ``id`` on the login host tells these."""
+        return {
+            account.name: 3000 + index if account.number is None else account.number
+            for index, account in enumerate(self.accounts)
+        }
+
     def queue(self, name: str) -> QueueDefinition | None:
         """The queue called ``name``."""
         return next((queue for queue in self.queues if queue.name == name), None)
@@ -129,6 +137,11 @@ class DemoSettings:
     def commands_folder(self) -> Path:
         """Where qsub and friends live: on nobody's PATH over SSH, as on a stock site."""
         return self.root / "pbs" / "bin"
+
+    @property
+    def login_programs(self) -> Path:
+        """What stands before the machine's own programs on the login host's PATH."""
+        return self.root / "login-bin"
 
     @property
     def image_folder(self) -> Path:

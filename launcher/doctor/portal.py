@@ -262,7 +262,15 @@ def sign_in(_portal: object) -> Sequence[Said]:
                 _("Name accounts in PORTAL_ADMINISTRATORS or groups in PORTAL_ADMINISTRATOR_GROUPS."),
             )
         ]
-    return [fine(_("People sign in by: %(names)s."), names=", ".join(conf.auth))]
+    said = [fine(_("People sign in by: %(names)s."), names=", ".join(conf.auth))]
+    if "cluster" in conf.auth and not sign_in_cluster().operator:
+        said.append(
+            fine(
+                _("%(cluster)s has no operator: that an account is not root's, its own shell alone says."),
+                cluster=sign_in_cluster().id,
+            )
+        )
+    return said
 
 
 _PASSWORD = re.compile(r"//[^/@]*@")

@@ -20,6 +20,9 @@ from launcher.ssh.credentials import PasswordCredential
 from launcher.ssh.errors import LoginRefused
 from launcher.ssh.questions import MOST_ROUNDS, PATIENCE_SECONDS, Conversation
 
+_LONGEST_NUMBER = 10
+"""Digits of the largest user number, 4,294,967,295."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoginCheck:
@@ -38,15 +41,15 @@ async def verify_password(
     conversation: Conversation | None = None,
     keep: Callable[[LoginCheck, asyncssh.SSHClientConnection], None] | None = None,
 ) -> LoginCheck:
-    """Sign in once at a login host of ``cluster``, ask for the account's name and its home folder, and leave.
+    """Sign in once at a login host of ``cluster``, ask for the account's name, number and home folder, and leave.
 
     ``conversation`` hears what the host asks beyond the password; without one such a host refuses.
     ``keep`` takes the open connection over instead of its being closed: for what must be done as the user
     while their password, or a code that is valid once, has opened the door.
 
     Raises LoginRefused (wrong password: ``ssh.login_refused``; expired: ``ssh.password_expired``; the account
-    runs no commands: ``ssh.no_shell``; and, before any connection is made, ``ssh.empty_password`` and
-    ``ssh.bad_username``), Unreachable, TimedOut, HostKeyChanged.
+    runs no commands: ``ssh.no_shell``; it is root by another name: ``ssh.superuser``; and, before any connection is
+    made, ``ssh.empty_password`` and ``ssh.bad_username``), Unreachable, TimedOut, HostKeyChanged.
     """
     connection = await connect(
         cluster,
@@ -65,6 +68,13 @@ async def verify_password(
             raise LoginRefused(
                 " ".join(words.split())[:200], code="ssh.password_expired" if expired else "ssh.no_shell"
             )
+        # The account's own word: who could forge it here has root's power already, so it keeps mistakes out.
+        number = await run(connection, Command(("id", "-u")), timeout_seconds=cluster.command_timeout_seconds)
+        match user_number(number.stdout):
+            case None:  # whatever ran was not the command: a forced one, for instance
+                raise LoginRefused("the account's number cannot be found out", code="ssh.no_shell")
+            case 0:
+                raise LoginRefused("the account has the user number 0", code="ssh.superuser")
         home = await run(connection, Command(("printenv", "HOME")), timeout_seconds=cluster.command_timeout_seconds)
         # A talkative shell start-up file prints before the command does: the answer is the last line.
         folder, spelling = _last_line(home.stdout), _last_line(name.stdout)
@@ -81,6 +91,14 @@ async def verify_password(
             with contextlib.suppress(asyncssh.Error, OSError):
                 await connection.wait_closed()
     return check
+
+
+def user_number(output: bytes) -> int | None:
+    """What ``id -u`` printed: the last line that is a number, whatever a start-up file printed besides."""
+    numbers = [
+        line for line in map(bytes.strip, output.splitlines()) if line.isdigit() and len(line) <= _LONGEST_NUMBER
+    ]
+    return int(numbers[-1]) if numbers else None
 
 
 def _last_line(output: bytes) -> str:

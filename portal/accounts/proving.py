@@ -9,19 +9,22 @@ import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
+import structlog
 from django.conf import settings
 from django.db import transaction
 
 from launcher.parts import clusters
 from launcher.ssh.errors import Interrupted
-from portal.accounts import throttle, waiting
+from portal.accounts import quoting, throttle, waiting
 from portal.accounts.models import User
 from portal.accounts.ways import password_ways
-from portal.accounts.ways.base import MoreAsked, PasswordWay, Proved
+from portal.accounts.ways.base import MoreAsked, PasswordWay, Proved, Superuser
 from portal.accounts.ways.cluster import ClusterPassword
 from portal.audit import events
 from portal.audit.services import record
 from portal.errors import FootbridgeError
+
+log = structlog.get_logger(__name__)
 
 _USERNAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
@@ -33,6 +36,7 @@ AFTER_A_RIGHT_PASSWORD = {
     "ssh.no_shell": "sign_in.no_shell",
     "pam.password_expired": "sign_in.password_expired",
     "pam.closed": "sign_in.closed",
+    "sign_in.superuser": "sign_in.superuser",
 }
 """What a way may say of an account whose password is right, and what the person is told."""
 
@@ -139,6 +143,7 @@ def answer(
     except MoreAsked as more:
         raise AnswersWanted(waiting.keep(dataclasses.replace(held, waiting=more.waiting))) from None
     except FootbridgeError as error:
+        _log_not_judged(held.way, error, *answers)
         code = AFTER_A_RIGHT_PASSWORD.get(error.code, "sign_in.begin_again")
         raise refused(held.username, address, way=held.way, cause=error.code, code=code) from error
     if identity is None:
@@ -167,7 +172,10 @@ def record_confirmed(*, user: User, way: str, address: str) -> None:
 
 
 def _first_that_knows(ways: Iterable[PasswordWay], username: str, password: str) -> Proved | None:
-    """Ask each in turn. A way that cannot tell stops nobody whom a later one knows; else its error is raised."""
+    """Ask each in turn. A way that cannot tell stops nobody whom a later one knows; else its error is raised.
+
+    Superuser stops at once.
+    """
     unknown: FootbridgeError | None = None
     was_judged = False
     for way in ways:
@@ -176,6 +184,9 @@ def _first_that_knows(ways: Iterable[PasswordWay], username: str, password: str)
         except MoreAsked:
             raise
         except FootbridgeError as error:
+            _log_not_judged(way.name, error, password)
+            if isinstance(error, Superuser):
+                raise
             unknown = error
             continue
         if identity is not None:
@@ -186,3 +197,8 @@ def _first_that_knows(ways: Iterable[PasswordWay], username: str, password: str)
             raise _OneSaidNo(code=unknown.code) from unknown
         raise unknown
     return None
+
+
+def _log_not_judged(way: str, error: FootbridgeError, *typed: str) -> None:
+    """Keep for the administrators what the other side said; the audit log has no more than the code."""
+    log.warning("sign_in_not_judged", way=way, code=error.code, words=quoting.quoted(error.detail, without=typed))

@@ -100,6 +100,17 @@ cn: Root
 sn: Demo
 userPassword: root-in-the-directory
 
+dn: uid=toor,ou=people,{base}
+objectClass: inetOrgPerson
+objectClass: posixAccount
+uid: toor
+cn: Root by another name
+sn: Demo
+uidNumber: 0
+gidNumber: 0
+homeDirectory: /root
+userPassword: toor-in-the-directory
+
 dn: cn=physics,ou=groups,{base}
 objectClass: groupOfNames
 cn: physics

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import posixpath
+import shlex
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -47,6 +48,8 @@ class LoginHost:
     prompts: tuple[tuple[str, bool], ...] = (("Password: ", False),)
     password_expired: bool = False
     let_everybody_in: bool = False
+    commands_print: bytes = b""  # instead of running, whatever the command
+    user_number: int = 1234  # of every account; the shells run as whoever runs the tests
     sftp_faults: dict[str, Callable[[], None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -159,8 +162,11 @@ async def _handle(host: LoginHost, process: asyncssh.SSHServerProcess[bytes]) ->
     Not asyncio's own subprocesses: they report the end only when nobody holds the output any more.
     """
     host.commands.append(process.command or "")
+    command = f"echo {host.user_number}" if process.command == "id -u" else process.command or ""
+    if host.commands_print:
+        command = shlex.join(["echo", host.commands_print.decode()])
     shell = subprocess.Popen(  # noqa: ASYNC220 - it only starts the shell
-        ["/bin/sh", "-c", process.command or ""],
+        ["/bin/sh", "-c", command],
         cwd=host.home,
         env={"HOME": str(host.home), "PATH": os.environ["PATH"]},
         start_new_session=True,

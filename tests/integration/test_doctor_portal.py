@@ -52,6 +52,10 @@ class Result:
         assert self.status == {"doubtful": 1, "broken": 2}[self.trouble[0]["outcome"]]
         return self.trouble[0]
 
+    def said(self, check: str) -> list[str]:
+        """All that one check found."""
+        return [one["what"] for one in self.findings if one["id"] == check]
+
     def outcome(self, check: str) -> str:
         """How one check came out."""
         return str(next(one["outcome"] for one in self.findings if one["id"] == check))
@@ -232,6 +236,15 @@ def test_an_unknown_way_to_sign_in_is_named(demo: Demo) -> None:
 
 def test_an_unknown_cluster_for_signing_in_is_named(demo: Demo) -> None:
     assert "demo" in doctor(environment(demo, PORTAL_AUTH_CLUSTER="nowhere")).only("portal.sign_in")["cure"]
+
+
+def test_without_an_operator_it_says_who_tells_that_an_account_is_not_roots(demo: Demo, tmp_path: Path) -> None:
+    lines = demo.folder.clusters_file.read_text().splitlines()
+    kept = [line for line in lines if not line.startswith(("operator", "extend_times"))]
+    (tmp_path / "clusters.toml").write_text("\n".join(kept))
+    result = doctor(environment(demo, PORTAL_CLUSTERS_FILE=str(tmp_path / "clusters.toml")))
+    assert any("its own shell alone says" in what for what in result.said("portal.sign_in"))
+    assert not any("shell" in what for what in doctor(environment(demo)).said("portal.sign_in"))
 
 
 def test_valkey_that_is_away_is_named_and_the_clusters_are_looked_at_all_the_same(demo: Demo, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ class _Server(asyncssh.SSHServer):
 
 
 async def _process(process: asyncssh.SSHServerProcess[str]) -> None:
-    words = {"id -un": "alice\n", "printenv HOME": "/home/alice\n"}
+    words = {"id -un": "alice\n", "id -u": "1234\n", "printenv HOME": "/home/alice\n"}
     process.stdout.write(words.get(process.command or "", ""))
     process.exit(0)
 

@@ -146,6 +146,27 @@ def test_root_of_the_directory_is_nobody_here(signed_by: Callable[..., None], cl
     assert not User.objects.exists()
 
 
+def test_an_entry_with_the_number_of_root_is_refused_whatever_another_way_says(
+    signed_by: Callable[..., None], client: Client
+) -> None:
+    signed_by(auth=("ldap", "cluster"))
+    assert b"administers the cluster" in post(client, "toor", "toor-in-the-directory").content
+    assert b"Check both and try again" in post(client, "toor", "wrong").content
+    assert not User.objects.exists()
+
+
+def test_what_the_directory_says_is_in_the_log_and_the_password_is_not(
+    signed_by: Callable[..., None], client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    signed_by(ldap_bind_password="not-the-readers")
+    post(client, "alice", PASSWORD)
+    (said,) = [record.getMessage() for record in caplog.records if "sign_in_not_judged" in record.getMessage()]
+    assert "ldap.bind" in said
+    assert "Invalid credentials" in said
+    assert PASSWORD not in caplog.text
+    assert "not-the-readers" not in caplog.text
+
+
 def test_a_wrong_and_a_locked_account_read_the_same(signed_by: Callable[..., None], client: Client) -> None:
     signed_by()
     for name, password in (("alice", "wrong"), ("bob", "bob-in-the-directory"), ("nobody", "x")):

@@ -20,6 +20,7 @@ pytestmark = [
     ),
 ]
 
+from portal.accounts.ways.base import Superuser  # noqa: E402  # as the next one
 from portal.accounts.ways.pam import HostPassword, PamRefused  # noqa: E402  # what it needs may be missing
 
 ACCOUNT, PASSWORD = "fb-pam-test", "Pa55word of the machine: ü"
@@ -80,12 +81,14 @@ def test_a_password_that_must_be_changed_is_told_so(account: str) -> None:
     assert refused.value.code == "pam.password_expired"
 
 
-def test_an_account_with_the_number_of_root_is_nobody_here(account: str) -> None:
+def test_an_account_with_the_number_of_root_is_refused(account: str) -> None:
     twin = "fb-pam-root"
     run("useradd", "--no-create-home", "--non-unique", "--uid", "0", "--gid", account, twin)
     try:
         run("chpasswd", text=f"{twin}:{PASSWORD}")
-        assert way().check(twin, PASSWORD) is None
+        with pytest.raises(Superuser):
+            way().check(twin, PASSWORD)
+        assert way().check(twin, "wrong") is None
         assert way().check(account, PASSWORD) is not None
     finally:
         run("userdel", "--force", twin)

@@ -13,7 +13,7 @@ import pytest
 from launcher.ssh.ca import UserCA
 from launcher.ssh.credentials import PasswordCredential
 from launcher.ssh.errors import HostKeyChanged, LoginRefused, TimedOut, Unreachable
-from launcher.ssh.passwords import verify_password
+from launcher.ssh.passwords import user_number, verify_password
 from tests.integration.ssh_server import PASSWORD, LoginHost, cluster_of, free_port, login_host, make_ca, silent_host
 from tests.waiting import until
 
@@ -42,7 +42,7 @@ async def test_the_clusters_own_spelling_of_the_name_counts(
 ) -> None:
     stand_in = tmp_path / "bin" / "id"  # a login host that ignores case, as with Active Directory
     stand_in.parent.mkdir()
-    stand_in.write_text('#!/bin/sh\n[ "$1" = -un ] && echo alice || echo physics\n')
+    stand_in.write_text('#!/bin/sh\n[ "$1" = -un ] && echo alice || echo 1234\n')
     stand_in.chmod(0o755)
     monkeypatch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
     assert (await verify_password(cluster_of(host), "Alice", PASSWORD)).username == "alice"
@@ -93,6 +93,39 @@ async def test_an_expired_password_is_told_apart(host: LoginHost) -> None:
 
 async def test_an_account_that_runs_no_commands_is_refused(host: LoginHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(host.home))  # the server's shell finds no id
+    with pytest.raises(LoginRefused) as caught:
+        await verify_password(cluster_of(host), "alice", PASSWORD)
+    assert caught.value.code == "ssh.no_shell"
+
+
+async def test_root_by_another_name_is_refused(host: LoginHost) -> None:
+    host.user_number = 0
+    with pytest.raises(LoginRefused) as caught:
+        await verify_password(cluster_of(host), "toor", PASSWORD)
+    assert caught.value.code == "ssh.superuser"
+    await until(lambda: host.connections[0].is_closed(), "the connection to end")
+
+
+@pytest.mark.parametrize(
+    ("printed", "number"),
+    [
+        (b"1000\n", 1000),
+        (b"0\n", 0),
+        (b"Welcome\n3 jobs run\n000\nBye\n", 0),
+        (b"7\n54321\n", 54321),
+        (b"", None),
+        (b"uid=0(root)\n", None),
+        (b"-1\n", None),
+        (b"9" * 5000, None),
+        ("٣\n".encode(), None),
+    ],
+)
+def test_the_number_is_the_last_line_that_is_one(printed: bytes, number: int | None) -> None:
+    assert user_number(printed) == number
+
+
+async def test_an_account_whose_number_cannot_be_found_out_is_refused(host: LoginHost) -> None:
+    host.commands_print = b"This service allows sftp connections only."
     with pytest.raises(LoginRefused) as caught:
         await verify_password(cluster_of(host), "alice", PASSWORD)
     assert caught.value.code == "ssh.no_shell"

@@ -67,6 +67,12 @@ class MoreAsked(FootbridgeError):
         self.waiting = waiting
 
 
+class Superuser(FootbridgeError):
+    """The password is right, and the account is root by another name: no way lets it in, whatever the others say."""
+
+    code = "sign_in.superuser"
+
+
 class PasswordWay(Protocol):
     """A way to check an account's password. Made anew from the settings for each use: it holds no state."""
 
@@ -75,7 +81,7 @@ class PasswordWay(Protocol):
     def check(self, username: str, password: str) -> Identity | None:
         """The identity, or ``None`` for a wrong password or an unknown account.
 
-        Raises MoreAsked where that is not all yet.
+        Raises MoreAsked where that is not all yet, and Superuser.
 
         ``password`` is not empty, ``username`` has the form of an account name. Raises FootbridgeError (transient or
         not) when the answer cannot be known, or when the password is right and the account may not be used.

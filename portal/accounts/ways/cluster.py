@@ -1,7 +1,8 @@
 """The cluster's own password, checked by an SSH login to the login host and then forgotten.
 
 Groups are asked for as the cluster's operator, never as the person: what runs in somebody's own shell answers whatever
-their start-up files make it answer, and groups decide who administers. Without an operator nobody has a group.
+their start-up files make it answer, and groups decide who administers. Without an operator nobody has a group. The
+operator is asked for the account's number, too: root is refused under any name.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from launcher.parts import hands, sign_in_cluster
 from launcher.schedulers.base import Command
 from launcher.ssh.errors import HostKeyChanged, Interrupted, LoginRefused
 from launcher.ssh.loop import hands_loop
-from launcher.ssh.passwords import LoginCheck, verify_password
+from launcher.ssh.passwords import LoginCheck, user_number, verify_password
 from launcher.ssh.questions import Conversation, Round
-from portal.accounts.ways.base import Identity, MoreAsked
+from portal.accounts.ways.base import Identity, MoreAsked, Superuser
 from portal.conf import Conf
 
 TELL_APART = frozenset({"ssh.password_expired", "ssh.no_shell"})
@@ -42,25 +43,25 @@ class ClusterPassword:
     def __init__(self, conf: Conf, connects_to: Cluster | None = None) -> None:
         """Takes nothing from ``conf``: people sign in at the cluster that ``parts`` names.
 
-        ``connects_to``: they are signed in, and show this one who they are. It is not asked for groups then.
+        ``connects_to``: they are signed in, and show this one who they are. Its operator is not asked about them then.
         """
         self._connects_to = connects_to
 
     def check(self, username: str, password: str) -> Identity | None:
         """See PasswordWay."""
         cluster = self._connects_to or sign_in_cluster()
-        return _Handshake(cluster, username, password, asks_groups=self._connects_to is None).go_on()
+        return _Handshake(cluster, username, password, asks_operator=self._connects_to is None).go_on()
 
 
 class _Handshake:
     """A sign-in at the login host, which may stop to ask. A ``Waiting`` while it does."""
 
-    def __init__(self, cluster: Cluster, username: str, password: str, *, asks_groups: bool) -> None:
+    def __init__(self, cluster: Cluster, username: str, password: str, *, asks_operator: bool) -> None:
         self._cluster = cluster
         self._conversation = Conversation()
         self._task: asyncio.Task[Identity] | None = None
         self._first: Coroutine[Any, Any, Identity] | None = _identity(
-            cluster, username, password, self._conversation, asks_groups=asks_groups
+            cluster, username, password, self._conversation, asks_operator=asks_operator
         )
         self.round = Round("", ())
 
@@ -89,6 +90,8 @@ class _Handshake:
         except LoginRefused as error:
             if error.code in TELL_APART:
                 raise
+            if error.code == "ssh.superuser":
+                raise Superuser(error.detail) from error
             return None
         except HostKeyChanged as error:
             record_host_key_rejected(cluster.id, error)
@@ -121,19 +124,20 @@ class _Handshake:
 
 
 async def _identity(
-    cluster: Cluster, username: str, password: str, conversation: Conversation, *, asks_groups: bool
+    cluster: Cluster, username: str, password: str, conversation: Conversation, *, asks_operator: bool
 ) -> Identity:
     login = await verify_password(cluster, username, password, conversation=conversation, keep=keeper(cluster))
-    groups = await _groups(cluster, login.username) if asks_groups else ()
-    return Identity(username=login.username, groups=groups)
-
-
-async def _groups(cluster: Cluster, username: str) -> tuple[str, ...]:
-    """The groups of an account, as the operator sees them. Raises SSHError where the operator cannot be asked."""
-    if not cluster.operator:
-        return ()
-    command = Command(("id", "-Gn", "--", username))
-    answer = await hands().run(cluster, cluster.operator, command, reason="sign-in")
+    if not (cluster.operator and asks_operator):
+        return Identity(username=login.username)
+    if user_number(await _ask_operator(cluster, "id", "-u", "--", login.username)) == 0:
+        await hands().pool.close_user(cluster.id, login.username)  # the keeper has taken it over
+        raise Superuser("the operator says that the account has the user number 0")
     # A group without a name makes ``id`` fail and print its number; a talkative start-up file prints before.
-    lines = answer.stdout.decode(errors="replace").strip().splitlines()
-    return tuple(lines[-1].split()) if lines else ()
+    names = await _ask_operator(cluster, "id", "-Gn", "--", login.username)
+    lines = names.decode(errors="replace").strip().splitlines()
+    return Identity(username=login.username, groups=tuple(lines[-1].split()) if lines else ())
+
+
+async def _ask_operator(cluster: Cluster, *words: str) -> bytes:
+    """What a command prints for the operator. Raises SSHError where the operator cannot be asked."""
+    return (await hands().run(cluster, cluster.operator, Command(words), reason="sign-in")).stdout

@@ -13,13 +13,15 @@ from pathlib import Path
 import ldap
 import ldap.filter
 
-from portal.accounts.ways.base import Identity
+from portal.accounts.ways.base import Identity, Superuser
 from portal.conf import Conf
 from portal.errors import FootbridgeError
 
 MOST_GROUPS = 2000
 """Of one person; a directory that answers with more is not believed."""
 _LONGEST_VALUE = 256
+_NUMBER = "uidNumber"
+"""Of the account (RFC 2307). Entries without one say nothing of who is root."""
 _NOT_THIS_PERSON = (ldap.INVALID_CREDENTIALS, ldap.NO_SUCH_OBJECT, ldap.INAPPROPRIATE_AUTH, ldap.UNWILLING_TO_PERFORM)
 """What a directory answers to a wrong password, or for an entry that may not bind: locked, or without a password."""
 
@@ -48,7 +50,7 @@ class DirectoryPassword:
         self._conf = conf
 
     def check(self, username: str, password: str) -> Identity | None:
-        """See PasswordWay. Raises DirectoryAway, DirectoryRefused."""
+        """See PasswordWay. Raises DirectoryAway, DirectoryRefused, Superuser."""
         if not password:  # an empty one would bind as nobody, and succeed
             return None
         with self._connected() as connection:
@@ -60,6 +62,8 @@ class DirectoryPassword:
                 connection.simple_bind_s(name, password)
             except _NOT_THIS_PERSON:
                 return None
+            if any(number.strip("0") == "" for number in _texts(attributes, _NUMBER)):
+                raise Superuser("the entry has the user number 0")
             self._introduce(connection)
             account = _first(attributes, self._conf.ldap_account_attribute)
             return Identity(
@@ -110,6 +114,7 @@ class DirectoryPassword:
         """The one entry of this account; none where the filter fits several, or no name of an account is in it."""
         conf = self._conf
         wanted = [conf.ldap_account_attribute, conf.ldap_name_attribute, conf.ldap_mail_attribute, *conf.ldap_claims]
+        wanted.append(_NUMBER)
         text = conf.ldap_user_filter.replace("%(user)s", ldap.filter.escape_filter_chars(username))
         try:
             found = _entries(

@@ -13,7 +13,7 @@ import pwd
 
 from pam import PamAuthenticator
 
-from portal.accounts.ways.base import Identity
+from portal.accounts.ways.base import Identity, Superuser
 from portal.conf import Conf
 from portal.errors import FootbridgeError
 
@@ -46,7 +46,7 @@ class HostPassword:
         self._service = conf.pam_service
 
     def check(self, username: str, password: str) -> Identity | None:
-        """See PasswordWay. Raises PamRefused."""
+        """See PasswordWay. Raises PamRefused, Superuser."""
         if not password or "\0" in password:
             return None
         pam = PamAuthenticator()
@@ -58,7 +58,7 @@ class HostPassword:
         except KeyError:
             return None
         if account.pw_uid == 0:
-            return None
+            raise Superuser("the account has the user number 0")
         return Identity(
             username=account.pw_name,
             groups=_groups(account),
