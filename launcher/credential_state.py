@@ -55,7 +55,7 @@ def keys_of(user: User) -> list[KeyShown]:
 
 def connectable() -> dict[str, Cluster]:
     """The clusters on which people connect their accounts: on all others the portal's certificates do."""
-    return {cluster.id: cluster for cluster in clusters().values() if cluster.credential != "certificate"}
+    return {cluster.id: cluster for cluster in _known().values() if cluster.credential != "certificate"}
 
 
 def accounts_of(username: str) -> list[AccountShown]:
@@ -63,9 +63,14 @@ def accounts_of(username: str) -> list[AccountShown]:
     return [_account(cluster, username) for cluster in connectable().values()]
 
 
-def unconnected(username: str, cluster_ids: Iterable[str]) -> list[AccountShown]:
-    """Those of these clusters on which the portal cannot act as this account before it is connected."""
+def unconnected(username: str, cluster_ids: Iterable[str] | None = None) -> list[AccountShown]:
+    """Those of these clusters on which the portal cannot act as this account before it is connected.
+
+    ``cluster_ids``: without, the one that sessions are launched on.
+    """
     known = connectable()
+    if cluster_ids is None:
+        cluster_ids = list(_known())[:1]
     shown = [_account(known[cluster_id], username) for cluster_id in dict.fromkeys(cluster_ids) if cluster_id in known]
     return [account for account in shown if not account.is_connected]
 
@@ -91,12 +96,17 @@ def _account(cluster: Cluster, username: str) -> AccountShown:
     )
 
 
+def _known() -> dict[str, Cluster]:
+    """The clusters; none while the clusters file is wrong, which pages must bear that need nothing of it."""
+    try:
+        return clusters()
+    except ClustersError:
+        return {}
+
+
 def rejected_host_keys() -> list[tuple[str, str]]:
     """(cluster's name, login host) for every cluster that lately showed a key that is not the known one."""
-    try:
-        known = clusters()
-    except ClustersError:  # every page of an administrator shows this, and none may fail for it
-        return []
+    known = _known()
     found = keyring.rejected_host_keys(list(known))
     return [(known[cluster_id].name, login_host) for cluster_id, login_host in sorted(found.items())]
 

@@ -27,6 +27,7 @@ from launcher.models import EnrolledKey, KeptPassword
 from launcher.ssh.credentials import LentPassword
 from launcher.ssh.errors import HostKeyChanged, SSHError
 from portal import ids
+from portal.accounts.models import WebSession
 from portal.audit import events
 from portal.audit.services import record, record_once
 from portal.clock import now
@@ -98,24 +99,30 @@ def _find_key(cluster_id: str, username: str) -> str | None:
 def keep_password(
     *, cluster_id: str, username: str, password: str, web_session_key: str, seconds: int, address: str
 ) -> None:
-    """Keep ``password`` until this portal session is signed out, at most for ``seconds``, in place of the last one."""
-    earlier = Q(cluster=cluster_id, username=username, web_session_digest=sealing.digest(web_session_key))
-    drop_passwords(earlier)
+    """Keep ``password`` until this portal session is signed out, at most for ``seconds``, in place of the last one.
+
+    Nothing is kept where the session is signed out already.
+    """
+    session = sealing.digest(web_session_key)
     key = Fernet.generate_key()
     cache_key = f"password:{ids.random_name(32)}"
     cache.set(cache_key, Fernet(key).encrypt(password.encode()), seconds)
     moment = now()
     with transaction.atomic():
-        KeptPassword.objects.create(
+        # Locked: a sign-out at this moment either sees what is kept here, or is seen.
+        if not WebSession.objects.select_for_update().filter(key_digest=session):
+            return
+        kept = KeptPassword.objects.create(
             username=username,
             cluster=cluster_id,
             cache_key=cache_key,
             key_encrypted=sealing.seal(key.decode()),
-            web_session_digest=sealing.digest(web_session_key),
+            web_session_digest=session,
             created_at=moment,
             expires_at=moment + dt.timedelta(seconds=seconds),
         )
         record(events.PasswordKept(cluster=cluster_id), actor=username, address=address)
+    drop_passwords(Q(cluster=cluster_id, username=username, web_session_digest=session) & ~Q(pk=kept.pk))
 
 
 def has_password(cluster_id: str, username: str) -> bool:

@@ -112,7 +112,7 @@ class EnrolledKeyCredential:
 
     refused: ClassVar[type[LoginRefused]] = KeyRefused
     on_refusal: ClassVar[str] = _(
-        "The account must sign in to the portal with the cluster's password, which enrols a key. If it has, look at "
+        "The account must be connected, by the cluster's password, which enrols a key. If it is, look at "
         "its line in ~/.ssh/authorized_keys and its addresses (from=); the log of sshd tells the reason."
     )
 
@@ -149,7 +149,7 @@ class StoredPasswordCredential:
 
     refused: ClassVar[type[LoginRefused]] = PasswordRefused
     on_refusal: ClassVar[str] = _(
-        "The account must be signed in to the portal with the cluster's password. If it is, the password was changed, "
+        "Its owner must be signed in and have given the cluster's password. If so, the password was changed, "
         "or the account is locked."
     )
 

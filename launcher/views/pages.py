@@ -46,7 +46,7 @@ def home(request: HttpRequest) -> HttpResponse:
         "cards": _live_cards(user),
         "apps": tiles,
         "ended": ended,
-        "unconnected": credential_state.unconnected(user.username, [default_cluster().id]),
+        "unconnected": credential_state.unconnected(user.username),
     }
     return render(request, "launcher/home.html", context)
 

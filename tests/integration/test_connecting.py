@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from django.core.cache import cache
+from django.db import connection as database
 from django.test import Client
 
 from launcher import cards, keyring, parts
@@ -18,6 +20,7 @@ from launcher.models import EnrolledKey, InteractiveSession, KeptPassword
 from launcher.parts import hands, hands_loop
 from launcher.schedulers.base import Command
 from launcher.services import LaunchRefused
+from portal.accounts import connecting
 from portal.accounts.models import Role, User
 from portal.accounts.ways import openid_provider
 from portal.audit.models import AuditEvent
@@ -274,3 +277,35 @@ def test_there_is_nothing_to_connect_where_the_portal_has_certificates(sshd: Ope
 
 def test_a_cluster_that_does_not_exist_has_no_such_page(by_key: OpenSSH, me: Client) -> None:
     assert me.get("/profile/clusters/other/connect/").status_code == 404
+
+
+def test_a_password_that_arrives_after_the_sign_out_is_not_kept(by_password: OpenSSH, me: Client) -> None:
+    web_session_key = me.session.session_key or ""
+    me.post("/sign-out/")
+    user = User.objects.get()
+    trouble = connecting.connect(
+        user=user,
+        cluster=parts.clusters()["hpc"],
+        password=PASSWORD,
+        web_session_key=web_session_key,
+        address="",
+    )
+    assert trouble == ""
+    assert not KeptPassword.objects.exists()
+    assert events("credential.password_kept") == []
+
+
+def test_the_home_page_bears_a_clusters_file_that_is_wrong(by_key: OpenSSH, me: Client) -> None:
+    (FOLDER / "clusters.toml").write_text("not = a clusters file")
+    parts.forget()
+    assert me.get("/").status_code == 200
+
+
+def test_what_was_kept_and_sealed_is_nowhere_in_clear(by_password: OpenSSH, me: Client) -> None:
+    connect(me)
+    with database.cursor() as cursor:
+        for table in database.introspection.table_names(cursor):
+            cursor.execute(f'SELECT * FROM "{table}"')  # noqa: S608 - the database's own names
+            assert PASSWORD not in repr(cursor.fetchall()), table
+    assert PASSWORD not in repr(dict(me.session))
+    assert PASSWORD.encode() not in cache.get(KeptPassword.objects.get().cache_key)
