@@ -40,7 +40,7 @@ def wants_second_step(request: HttpRequest, first: services.FirstFactor, *, targ
     if first.has_new_role:
         dispatch.drop_access(user_id=user.pk)  # what is open may be more than the role allows now
     if not factors.has_any(user):
-        _enter(request, user, way=way)
+        _enter(request, user, way=way, is_fresh=first.is_fresh)
         return False
     request.session.flush()  # nobody else's half of a sign-in goes on in this one
     request.session[_PENDING] = {"user": user.pk, "way": way, "target": target, "at": now().timestamp()}
@@ -60,7 +60,7 @@ def second_step(request: HttpRequest, waiting: Pending, *, code: str, passkey: s
     """Make the second step and sign in. Raises FactorRefused."""
     kind = prove(request, waiting.user, code=code, passkey=passkey)
     del request.session[_PENDING]
-    _enter(request, waiting.user, way=f"{waiting.way}+{kind}")
+    _enter(request, waiting.user, way=f"{waiting.way}+{kind}", is_fresh=True)
 
 
 def prove(request: HttpRequest, user: User, *, code: str, passkey: str) -> str:
@@ -85,7 +85,7 @@ def passkey_question(request: HttpRequest, user: User) -> str:
     return question.options
 
 
-def _enter(request: HttpRequest, user: User, *, way: str) -> None:
+def _enter(request: HttpRequest, user: User, *, way: str, is_fresh: bool) -> None:
     login(request, user, backend=_BACKEND)
     web_sessions.begin(
         session=request.session,
@@ -94,5 +94,8 @@ def _enter(request: HttpRequest, user: User, *, way: str) -> None:
         address=address_of(request),
     )
     request.session[_WAY] = way
-    reauthentication.note_proof(request.session)
+    if is_fresh:
+        reauthentication.note_proof(request.session)
+    else:  # the provider remembered them; who sits there now has proved nothing
+        reauthentication.forget_proof(request.session)
     services.record_signed_in(user=user, way=way, address=address_of(request))

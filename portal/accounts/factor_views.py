@@ -31,6 +31,8 @@ _NEW_PASSKEY = "new_passkey_state"
 @require_http_methods(["GET", "HEAD", "POST"])
 def second_step(request: HttpRequest) -> HttpResponse:
     """The second page of the sign-in."""
+    if request.user.is_authenticated:  # by another tab, meanwhile
+        return redirect(settings.LOGIN_REDIRECT_URL)
     waiting = entering.pending(request)
     if waiting is None:
         return redirect("accounts:sign-in")

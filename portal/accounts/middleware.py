@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone, translation
+from django.utils.cache import add_never_cache_headers
 from django.utils.translation import gettext
 
 from portal.accounts import factors, web_sessions
@@ -69,7 +70,10 @@ def _zone(name: str) -> zoneinfo.ZoneInfo | None:
 
 
 class WebSessionMiddleware:
-    """A browser whose sign-in was ended elsewhere is nobody from its next request on; all others are noted as seen."""
+    """A browser whose sign-in was ended elsewhere is nobody from its next request on; all others are noted as seen.
+
+    Pages of somebody signed in are kept by no browser: after signing out, Back shows nothing of them.
+    """
 
     def __init__(self, get_response: GetResponse) -> None:
         self._get_response = get_response
@@ -77,9 +81,13 @@ class WebSessionMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer as the person, or as nobody."""
         user = request.user
-        if isinstance(user, User):
-            self._check(request, user)
-        return self._get_response(request)
+        if not isinstance(user, User):
+            return self._get_response(request)
+        self._check(request, user)
+        response = self._get_response(request)
+        if "Cache-Control" not in response.headers:
+            add_never_cache_headers(response)
+        return response
 
     def _check(self, request: HttpRequest, user: User) -> None:
         if web_sessions.KEY not in request.session:  # signed in before there were rows

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.db import models
+from django.db.models.functions import Lower
 from django.utils.translation import gettext_lazy as _
 
 
@@ -44,6 +45,10 @@ class User(AbstractBaseUser):
     objects: ClassVar[UserManager] = UserManager()
 
     USERNAME_FIELD = "username"
+
+    class Meta:
+        # one person, however a way to sign in spells the account
+        constraints = [models.UniqueConstraint(Lower("username"), name="one_user_each_name")]
 
     def __str__(self) -> str:
         return self.username

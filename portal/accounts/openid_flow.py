@@ -109,15 +109,15 @@ def prove(question: Question, *, code: str, address: str) -> Answer:
     claims = openid_provider.redeem(
         conf, code=code, redirect_uri=redirect_uri(), nonce=question.nonce, verifier=question.verifier
     )
-    if question.confirms:
-        at = claims.get("auth_time")
-        if not isinstance(at, int | float) or at < question.at - openid_provider.LEEWAY_SECONDS:
-            raise ProviderRefused("the provider did not ask anew who it is")
+    at = claims.get("auth_time")
+    is_fresh = isinstance(at, int | float) and at >= question.at - openid_provider.LEEWAY_SECONDS
+    if question.confirms and not is_fresh:
+        raise ProviderRefused("the provider did not ask anew who it is")
     who = identity_of(conf, claims)
     if who is None:
         raise proving.refused("", address, way=OpenId.name, cause="no_account", code="sign_in.not_allowed")
     _check_tie(who.username, claims["sub"], address)
-    return Answer(Proved(OpenId.name, who), claims["sub"])
+    return Answer(Proved(OpenId.name, who, is_fresh), claims["sub"])
 
 
 def _check_tie(username: str, subject: str, address: str) -> None:

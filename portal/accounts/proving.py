@@ -14,7 +14,6 @@ from django.conf import settings
 from django.db import transaction
 
 from launcher.parts import clusters
-from launcher.ssh.errors import Interrupted
 from portal.accounts import quoting, throttle, waiting
 from portal.accounts.models import User
 from portal.accounts.ways import password_ways
@@ -40,6 +39,9 @@ AFTER_A_RIGHT_PASSWORD = {
 }
 """What a way may say of an account whose password is right, and what the person is told."""
 
+HANDED_OVER = frozenset({"ssh.interrupted", "ldap.interrupted", "pam.interrupted"})
+"""A way was told the password, and what it made of it is not known: a try all the same."""
+
 UNTOLD = {"ssh.host_key_changed": "sign_in.host_key_changed"}
 """Why a password was not handed over, where it is more than that nobody answers."""
 
@@ -50,8 +52,8 @@ class SignInRefused(FootbridgeError):
     code = "sign_in.refused"
 
 
-class _OneSaidNo(FootbridgeError):
-    """One way could not tell and another said no: this was a guess, and counts as one."""
+class _Guessed(FootbridgeError):
+    """Nobody can tell, and one way said no or was told the password: this was a guess, and counts as one."""
 
 
 def is_account_name(name: str) -> bool:
@@ -112,7 +114,7 @@ def prove_password(
         raise AnswersWanted(waiting.keep(held)) from None
     except FootbridgeError as error:
         code = AFTER_A_RIGHT_PASSWORD.get(error.code)
-        if code is None and not isinstance(error, _OneSaidNo | Interrupted):
+        if code is None and not isinstance(error, _Guessed):
             attempt.give_back()  # nobody was told the password
         code = code or UNTOLD.get(error.code, "sign_in.cluster_away")
         raise refused(username, address, way=way, cause=error.code, code=code) from error
@@ -177,7 +179,7 @@ def _first_that_knows(ways: Iterable[PasswordWay], username: str, password: str)
     Superuser stops at once.
     """
     unknown: FootbridgeError | None = None
-    was_judged = False
+    was_told = False
     for way in ways:
         try:
             identity = way.check(username, password)
@@ -188,13 +190,14 @@ def _first_that_knows(ways: Iterable[PasswordWay], username: str, password: str)
             if isinstance(error, Superuser):
                 raise
             unknown = error
+            was_told = was_told or error.code in HANDED_OVER
             continue
         if identity is not None:
             return Proved(way.name, identity)
-        was_judged = True
+        was_told = True
+    if unknown is not None and was_told:
+        raise _Guessed(unknown.detail, code=unknown.code) from unknown
     if unknown is not None:
-        if was_judged:
-            raise _OneSaidNo(code=unknown.code) from unknown
         raise unknown
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -29,6 +30,8 @@ def ask(request: HttpRequest, wanted: proving.AnswersWanted) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def questions(request: HttpRequest) -> HttpResponse:
     """The questions, and what comes of the answers."""
+    if request.user.is_authenticated:  # by another tab, meanwhile
+        return redirect(settings.LOGIN_REDIRECT_URL)
     key = request.session.get(_KEY, "")
     held = waiting.find(key)
     if held is None:

@@ -29,6 +29,11 @@ def note_proof(session: SessionBase) -> None:
     session[KEY] = now().timestamp()
 
 
+def forget_proof(session: SessionBase) -> None:
+    """Ask at the next occasion."""
+    session.pop(KEY, None)
+
+
 def is_recent(session: SessionBase) -> bool:
     """Whether the last proof is fresh enough."""
     at = session.get(KEY)

@@ -7,7 +7,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.db import transaction
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import IntegrityError, transaction
 
 from portal.accounts import policy
 from portal.accounts.models import User
@@ -16,6 +18,8 @@ from portal.accounts.ways.base import Proved
 from portal.audit import events
 from portal.audit.services import record
 
+_LONGEST_ADDRESS = 254
+
 
 @dataclass(frozen=True, slots=True)
 class FirstFactor:
@@ -23,22 +27,28 @@ class FirstFactor:
 
     user: User
     way: str
+    is_fresh: bool  # as of ``Proved``
     has_new_role: bool = False
 
 
 def admit(*, proved: Proved, address: str) -> FirstFactor:
     """Let somebody in who has proved who they are, if the site's policy does. Every way to sign in comes by here.
 
-    Raises SignInRefused: a name that the portal acts for nobody under, the policy, a person who is disabled.
+    Raises SignInRefused: a name that the portal acts for nobody under, or that somebody has in other letters, the
+    policy, a person who is disabled.
     """
     who, way = proved.identity, proved.way
     if not is_account_name(who.username):
         raise refused(who.username, address, way=way, cause="name", code="sign_in.not_allowed")
     if not policy.may_enter(settings.CONF, who):
         raise refused(who.username, address, way=way, cause="policy", code="sign_in.not_allowed")
+    try:
+        User.objects.get_or_create(username=who.username, defaults={"password": "!"})
+    except IntegrityError as error:  # a way that ignores case, or an account whose shell spells its name as it likes
+        raise refused(who.username, address, way=way, cause="other_spelling", code="sign_in.not_allowed") from error
     has_new_role = False
     with transaction.atomic():
-        user, _ = User.objects.select_for_update().get_or_create(username=who.username, defaults={"password": "!"})
+        user = User.objects.select_for_update().get(username=who.username)
         if user.is_active:
             role = policy.role_of(settings.CONF, who)
             has_new_role = role != user.role
@@ -48,15 +58,28 @@ def admit(*, proved: Proved, address: str) -> FirstFactor:
                     actor=user.username,
                     address=address,
                 )
-            user.groups_on_cluster = list(who.groups)
-            user.display_name = who.display_name or user.display_name
-            user.email = user.email or who.email
+            user.groups_on_cluster = [group for group in who.groups if group.isprintable()]
+            user.display_name = _printable(who.display_name)[:200] or user.display_name
+            user.email = user.email or _address_or_nothing(who.email)
             user.role = role
             user.full_clean(exclude=["password"])
             user.save()
     if not user.is_active:
         raise refused(who.username, address, way=way, cause="disabled", code="sign_in.not_allowed")
-    return FirstFactor(user, way, has_new_role)
+    return FirstFactor(user, way, proved.is_fresh, has_new_role)
+
+
+def _printable(text: str) -> str:
+    """Without what a page or a database cannot take: what others keep of a person may be of any age and encoding."""
+    return "".join(character for character in text if character.isprintable()).strip()
+
+
+def _address_or_nothing(text: str) -> str:
+    try:
+        validate_email(text)
+    except ValidationError:
+        return ""
+    return text if len(text) <= _LONGEST_ADDRESS else ""
 
 
 def record_signed_in(*, user: User, way: str, address: str) -> None:

@@ -25,6 +25,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from portal.addresses import network_of
 from portal.errors import FootbridgeError
 
 log = structlog.get_logger(__name__)
@@ -116,7 +117,8 @@ def take(*counters: Counter) -> Try:
 
 def take_sign_in(username: str, address: str, allowed: int) -> Try:
     """Count a sign-in of an account from an address. Raises ThrottleAway."""
-    return take(counter("account", username.lower(), allowed), counter("address", address, allowed * ADDRESS_FACTOR))
+    place = counter("address", network_of(address), allowed * ADDRESS_FACTOR)
+    return take(counter("account", username.lower(), allowed), place)
 
 
 def forget(one: Counter) -> None:

@@ -32,6 +32,7 @@ include {schemas}/inetorgperson.schema
 modulepath /usr/lib/ldap
 moduleload back_mdb
 moduleload ppolicy
+moduleload retcode
 pidfile {folder}/slapd.pid
 TLSCACertificateFile {folder}/ca.pem
 TLSCertificateFile {folder}/server.pem
@@ -43,7 +44,11 @@ rootdn "cn=root,{base}"
 directory {folder}/data
 overlay ppolicy
 ppolicy_default "cn=policy,{base}"
+overlay retcode
+retcode-parent "ou=codes,{base}"
+retcode-indir
 access to attrs=userPassword by anonymous auth by * none
+access to filter=(objectClass=errAuxObject) by * read
 access to * by dn.exact="{reader}" read by * none
 """
 
@@ -92,6 +97,32 @@ cn: Bob
 sn: Demo
 userPassword: bob-in-the-directory
 pwdAccountLockedTime: 000001010000Z
+
+dn: uid=carol,ou=people,{base}
+objectClass: inetOrgPerson
+objectClass: errAuxObject
+uid: carol
+cn: Carol
+sn: Demo
+errCode: 19
+errOp: bind
+
+dn: uid=dora,ou=people,{base}
+objectClass: inetOrgPerson
+objectClass: errAuxObject
+uid: dora
+cn: Dora
+sn: Demo
+errCode: 51
+errOp: bind
+
+dn: uid=erin,ou=people,{base}
+objectClass: inetOrgPerson
+uid: erin
+cn: {long_name}
+sn: Demo
+mail: no address
+userPassword: erin-in-the-directory
 
 dn: uid=root,ou=people,{base}
 objectClass: inetOrgPerson
@@ -181,6 +212,7 @@ def directory(folder: Path) -> Iterator[Directory]:
     """A slapd with the people above, until the block ends."""
     assert SLAPD is not None
     names = {"folder": folder, "base": BASE, "reader": READER, "reader_password": READER_PASSWORD, "schemas": SCHEMAS}
+    names["long_name"] = "Erin " + 200 * "x"
     write_certificates(folder)
     (folder / "data").mkdir()
     config, people = folder / "slapd.conf", folder / "people.ldif"

@@ -320,6 +320,53 @@ def test_proving_anew_makes_the_provider_ask(peer: Peer, client: Client) -> None
     assert (asked["prompt"], asked["max_age"]) == ("login", "0")
 
 
+@pytest.mark.parametrize("said", [{}, {"auth_time": 5}, {"auth_time": float("nan")}, {"auth_time": True}], ids=str)
+def test_a_sign_in_that_the_provider_asked_nothing_for_is_no_fresh_proof(
+    peer: Peer, client: Client, site: Site, said: dict[str, Any]
+) -> None:
+    """Who finds a desk with the portal open could else sign out, sign in without a password, and administer."""
+    site(administrators=("alice",))
+    peer.claims |= said
+    come_back(client, peer)
+    assert is_in(client)
+    assert client.get("/profile/second-steps/app/").status_code == 302
+
+
+def test_a_sign_in_that_the_provider_has_just_asked_for_is_a_fresh_proof(
+    peer: Peer, client: Client, site: Site
+) -> None:
+    site(administrators=("alice",))
+    peer.claims["auth_time"] = int(time.time())
+    come_back(client, peer)
+    assert client.get("/profile/second-steps/app/").status_code == 200
+
+
+@pytest.mark.parametrize(("verified", "role"), [(True, Role.ADMINISTRATOR), (False, Role.USER), (None, Role.USER)])
+def test_an_address_that_nobody_verified_gives_no_rights(
+    peer: Peer, client: Client, site: Site, verified: bool | None, role: Role
+) -> None:
+    site(administrator_claims=("email=boss@uni.example",))
+    peer.claims |= {"email": "boss@uni.example", "email_verified": verified}
+    come_back(client, peer)
+    assert User.objects.get().role == role
+
+
+def test_a_provider_without_a_usable_key_is_not_gone_to_and_is_asked_again(peer: Peer, client: Client) -> None:
+    good = peer.keys
+    peer.keys = lambda: {"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}  # type: ignore[method-assign]  # it lies for a while
+    assert client.post("/sign-in/openid/").status_code == 302
+    peer.keys = good  # type: ignore[method-assign]
+    come_back(client, peer)
+    assert is_in(client)
+
+
+@pytest.mark.parametrize("claim", ["exp", "iat"])
+def test_a_time_without_end_is_refused_in_words(peer: Peer, client: Client, claim: str) -> None:
+    peer.claims[claim] = float("inf")
+    assert come_back(client, peer).status_code == 302
+    assert not is_in(client)
+
+
 def test_no_token_is_kept_in_the_web_session(peer: Peer, client: Client) -> None:
     come_back(client, peer)
     assert "eyJ" not in str(dict(client.session))

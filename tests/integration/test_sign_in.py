@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from django.db import connections
+from django.db import IntegrityError, connections, transaction
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
@@ -17,6 +17,7 @@ from portal.accounts import proving, throttle
 from portal.accounts.models import User
 from portal.accounts.ways.base import Identity
 from portal.audit.models import AuditEvent
+from portal.clock import now
 from tests.conftest import RunningCluster
 from tests.integration.test_pages import names
 from tests.waiting import wait_for
@@ -112,6 +113,26 @@ def test_one_address_is_held_back_after_guesses_at_many_accounts_and_others_are_
     assert guess("bob", "192.0.2.2", "right") == "right"
 
 
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        [f"2001:db8:1:2:{number:x}::1" for number in range(60)],
+        [f"192.0.2.1:{4000 + number}" for number in range(60)],
+        ["192.0.2.1", "::ffff:192.0.2.1"] * 30,
+    ],
+    ids=["one network of IPv6", "the ports of an address", "two spellings"],
+)
+def test_a_household_is_one_address(way: CountingWay, addresses: list[str]) -> None:
+    codes = [guess(f"user{number}", address) for number, address in enumerate(addresses)]
+    assert codes == ["sign_in.wrong"] * 50 + ["sign_in.throttled"] * 10
+
+
+def test_another_network_of_ipv6_is_another_address(way: CountingWay) -> None:
+    for number in range(51):
+        guess(f"user{number}", "2001:db8:1:2::1")
+    assert guess("bob", "2001:db8:1:3::1", "right") == "right"
+
+
 def test_a_right_password_clears_the_slate(way: CountingWay) -> None:
     for _ in range(3):
         assert [guess("alice", "192.0.2.1") for _ in range(4)] == ["sign_in.wrong"] * 4
@@ -125,7 +146,8 @@ def test_while_the_cluster_is_away_no_attempt_is_used_up(
     for _ in range(6):
         assert b"password cannot be checked" in post(client, "alice", "x").content
     demo_cluster.mend()
-    assert post(client, "alice", demo_cluster.password("alice")).status_code == 302
+    password = demo_cluster.password("alice")  # the portal asks a cluster that was away again after a moment
+    wait_for(lambda: post(client, "alice", password).status_code == 302, seconds=30, what="the sign-in")
 
 
 def test_guesses_that_one_way_refuses_count_while_another_is_away(
@@ -199,3 +221,50 @@ def test_a_way_that_answers_with_a_name_nobody_may_have_lets_nobody_in(
     answer = post(client, "alice", "right")
     assert answer.status_code == 403
     assert not User.objects.exists()
+
+
+def test_a_name_that_differs_only_in_case_is_no_second_person(
+    way: CountingWay, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shell of an account says how its name is spelt: who was shut out must not come back as a new person."""
+    post(client, "alice", "right")
+    User.objects.update(is_active=False)
+    monkeypatch.setattr(way, "check", lambda username, password: Identity("ALICE"))
+    assert post(Client(), "ALICE", "right").status_code == 403
+    assert [user.username for user in User.objects.all()] == ["alice"]
+    assert AuditEvent.objects.get(name="user.sign_in_refused").data["cause"] == "other_spelling"
+
+
+def test_two_spellings_at_once_are_one_person(way: CountingWay) -> None:
+    User.objects.create(username="alice")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        User.objects.create(username="Alice")
+
+
+def test_a_name_that_no_database_holds_keeps_nobody_out(
+    way: CountingWay, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who = Identity("alice", groups=("a\udce9", "b"), display_name="Andr\udce9\n" + 300 * "x", email="no address")
+    monkeypatch.setattr(way, "check", lambda username, password: who)
+    assert post(client, "alice", "right").status_code == 302
+    user = User.objects.get()
+    assert (user.groups_on_cluster, user.email) == (["b"], "")
+    assert user.display_name == "Andr" + 196 * "x"
+
+
+@pytest.mark.parametrize("where", ["questions", "second-step"])
+def test_who_is_signed_in_meanwhile_is_led_on(way: CountingWay, client: Client, where: str) -> None:
+    """Another tab was first. A half sign-in that is left over must not make somebody else of this browser."""
+    post(client, "alice", "right")
+    bob = User.objects.create(username="bob")
+    session = client.session
+    session["second_step"] = {"user": bob.pk, "way": "cluster", "target": "", "at": now().timestamp()}
+    session.save()
+    answer = client.get(reverse(f"accounts:{where}"))
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/")
+
+
+@pytest.mark.parametrize("where", ["accounts:profile", "accounts:sign-in"])
+def test_pages_about_a_person_are_kept_by_no_browser(way: CountingWay, client: Client, where: str) -> None:
+    post(client, "alice", "right")
+    assert "no-store" in client.get(reverse(where)).headers["Cache-Control"]

@@ -31,6 +31,8 @@ pytestmark = [
     pytest.mark.skipif(directories.SLAPD is None, reason="slapd is not installed"),
 ]
 
+from ldap import ldapobject  # noqa: E402  # the same
+
 from portal.accounts.ways.ldap import DirectoryAway, DirectoryPassword, DirectoryRefused  # noqa: E402  # what it needs may be missing
 
 PASSWORD = "alice-in-the-directory"
@@ -183,6 +185,40 @@ def test_a_directory_that_is_away_is_said_and_uses_no_attempt_up(
         assert b"password cannot be checked" in post(client, "alice", PASSWORD).content
     signed_by()
     assert post(client, "alice", PASSWORD).status_code == 302
+
+
+def test_an_account_that_the_directory_holds_back_reads_as_a_wrong_password(running: Directory) -> None:
+    """Some directories have a code of their own for an account with too many tries."""
+    assert way(running).check("carol", "any") is None
+
+
+def test_a_password_that_was_handed_over_counts_whatever_the_directory_answers(
+    signed_by: Callable[..., None], client: Client
+) -> None:
+    signed_by()
+    codes = [post(client, "dora", "guess").status_code for _ in range(6)]
+    assert codes == [200] * 5 + [429]
+
+
+def test_an_unknown_account_costs_the_directory_as_many_questions(
+    running: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the time of the answer would tell which accounts there are."""
+    binds: list[str] = []
+    real = ldapobject.SimpleLDAPObject.simple_bind_s
+    monkeypatch.setattr(
+        ldapobject.SimpleLDAPObject, "simple_bind_s", lambda *args: (binds.append(args[1]), real(*args))[1]
+    )
+    for name in ("alice", "nobody"):
+        assert way(running).check(name, "wrong") is None
+    assert len(binds) == 4
+
+
+def test_what_no_record_can_hold_keeps_nobody_out(signed_by: Callable[..., None], client: Client) -> None:
+    signed_by()
+    assert post(client, "erin", "erin-in-the-directory").status_code == 302
+    user = User.objects.get(username="erin")
+    assert (user.email, user.display_name[:6], len(user.display_name)) == ("", "Erin x", 200)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,12 @@ def test_a_password_that_must_be_changed_is_told_so(account: str) -> None:
     assert refused.value.code == "pam.password_expired"
 
 
+@pytest.mark.parametrize("said", ["perm_denied", "acct_expired"])
+def test_what_is_said_before_the_password_was_found_right_is_a_wrong_password(account: str, said: str) -> None:
+    SERVICE.write_text(f"auth required pam_debug.so auth={said}\naccount required pam_permit.so\n")
+    assert way().check(account, "guess") is None
+
+
 def test_an_account_with_the_number_of_root_is_refused(account: str) -> None:
     twin = "fb-pam-root"
     run("useradd", "--no-create-home", "--non-unique", "--uid", "0", "--gid", account, twin)

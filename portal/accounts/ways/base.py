@@ -34,6 +34,7 @@ class Proved:
 
     way: str
     identity: Identity
+    is_fresh: bool = True  # asked just now, not remembered by another site from before
 
 
 class Waiting(Protocol):

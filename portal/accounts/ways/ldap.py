@@ -7,6 +7,7 @@ user's row itself.
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -24,6 +25,8 @@ _NUMBER = "uidNumber"
 """Of the account (RFC 2307). Entries without one say nothing of who is root."""
 _NOT_THIS_PERSON = (ldap.INVALID_CREDENTIALS, ldap.NO_SUCH_OBJECT, ldap.INAPPROPRIATE_AUTH, ldap.UNWILLING_TO_PERFORM)
 """What a directory answers to a wrong password, or for an entry that may not bind: locked, or without a password."""
+_NOT_NOW = (*_NOT_THIS_PERSON, ldap.CONSTRAINT_VIOLATION)
+"""The same for a person: some directories have a code of their own for too many wrong passwords."""
 
 Entry = tuple[str, Mapping[str, list[bytes]]]
 
@@ -33,6 +36,12 @@ class DirectoryAway(FootbridgeError):
 
     code = "ldap.away"
     transient = True
+
+
+class DirectoryInterrupted(DirectoryAway):
+    """The same, after the directory had been told somebody's password: it may have counted that as a try."""
+
+    code = "ldap.interrupted"
 
 
 class DirectoryRefused(FootbridgeError):
@@ -50,17 +59,19 @@ class DirectoryPassword:
         self._conf = conf
 
     def check(self, username: str, password: str) -> Identity | None:
-        """See PasswordWay. Raises DirectoryAway, DirectoryRefused, Superuser."""
+        """See PasswordWay. Raises DirectoryAway, DirectoryInterrupted, DirectoryRefused, Superuser."""
         if not password:  # an empty one would bind as nobody, and succeed
             return None
         with self._connected() as connection:
-            person = self._find(connection, username)
-            if person is None:
-                return None
-            name, attributes = person
+            # Nobody's entry is bound to as well: the time of the answer must not tell which accounts there are.
+            name, attributes = self._find(connection, username) or (self._nobody(), {})
             try:
                 connection.simple_bind_s(name, password)
-            except _NOT_THIS_PERSON:
+            except _NOT_NOW:
+                return None
+            except ldap.LDAPError as error:
+                raise DirectoryInterrupted(_words(error)) from error
+            if not attributes:
                 return None
             if any(number.strip("0") == "" for number in _texts(attributes, _NUMBER)):
                 raise Superuser("the entry has the user number 0")
@@ -125,6 +136,10 @@ class DirectoryPassword:
         if len(found) != 1 or not found[0][0] or not _first(found[0][1], conf.ldap_account_attribute):
             return None
         return found[0]
+
+    def _nobody(self) -> str:
+        """The name of an entry that is not there."""
+        return f"{self._conf.ldap_account_attribute}={secrets.token_hex(8)},{self._conf.ldap_user_base}"
 
     def _groups(self, connection: ldap.ldapobject.LDAPObject, name: str, account: str) -> tuple[str, ...]:
         if not self._conf.ldap_group_base:

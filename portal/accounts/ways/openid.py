@@ -10,8 +10,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from django.core.exceptions import ValidationError
-from django.core.validators import validate_email
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
@@ -45,12 +43,13 @@ def identity_of(conf: Conf, claims: Mapping[str, Any]) -> Identity | None:
     if account is None:
         return None
     name, email = claims.get("name"), claims.get("email")
+    is_verified = claims.get("email_verified") is True  # else anybody may have written it
     return Identity(
         username=account,
         groups=_texts(claims.get(conf.openid_groups_claim)),
-        display_name=name[:200] if isinstance(name, str) and name.isprintable() else "",
-        email=_email(email) if claims.get("email_verified") is True else "",
-        claims={key: _texts(value) for key, value in claims.items()},
+        display_name=name if isinstance(name, str) else "",
+        email=email if is_verified and isinstance(email, str) else "",
+        claims={key: _texts(value) for key, value in claims.items() if key != "email" or is_verified},
     )
 
 
@@ -64,17 +63,6 @@ def _account(conf: Conf, claims: Mapping[str, Any]) -> str | None:
         fits = re.fullmatch(conf.openid_account_rule, said)
         said = (fits.group(1) or "") if fits else ""
     return said if _ACCOUNT.fullmatch(said) and said != "root" else None
-
-
-def _email(value: object) -> str:
-    """The address, or nothing where it is none."""
-    if not isinstance(value, str) or len(value) > _MOST_LETTERS:
-        return ""
-    try:
-        validate_email(value)
-    except ValidationError:
-        return ""
-    return value
 
 
 def _texts(value: object) -> tuple[str, ...]:

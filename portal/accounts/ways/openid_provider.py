@@ -75,6 +75,8 @@ def _keys(address: str) -> dict[str, jwt.PyJWK]:
             keys[str(each.get("kid", ""))] = jwt.PyJWK(each)
         except (jwt.PyJWTError, ValueError, TypeError, KeyError):
             continue  # of a kind that this library does not know; others may do
+    if not keys:
+        raise ProviderAway("the provider names no key that the portal can use")
     return keys
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+from collections.abc import Callable
+from typing import Any
 
 from pam import PamAuthenticator
 
@@ -26,13 +28,23 @@ _NOT_THIS_PERSON = frozenset(
         11,  # PAM_MAXTRIES
     )
 )
+_NOBODY_JUDGED = frozenset(
+    (
+        1,  # PAM_OPEN_ERR
+        2,  # PAM_SYMBOL_ERR
+        9,  # PAM_AUTHINFO_UNAVAIL: what the modules ask is away
+        26,  # PAM_ABORT
+        28,  # PAM_MODULE_UNKNOWN
+    )
+)
 _NEW_PASSWORD = frozenset((12, 27))  # PAM_NEW_AUTHTOK_REQD, PAM_AUTHTOK_EXPIRED
 _CLOSED = frozenset((6, 13))  # PAM_PERM_DENIED, PAM_ACCT_EXPIRED
 """Numbers of Linux-PAM's ``_pam_types.h``."""
 
 
 class PamRefused(FootbridgeError):
-    """PAM could not tell (``pam.away``), or lets nobody into the account (``pam.closed``, ``pam.password_expired``)."""
+    """PAM could not tell (``pam.away``; ``pam.interrupted`` where a module may have judged the password all the same),
+    or lets nobody into the account whose password is right (``pam.closed``, ``pam.password_expired``)."""
 
     code = "pam.away"
 
@@ -50,8 +62,9 @@ class HostPassword:
         if not password or "\0" in password:
             return None
         pam = PamAuthenticator()
+        was_right = _watched(pam)
         if not pam.authenticate(username, password, service=self._service, resetcreds=False):
-            _judge(pam)
+            _judge(pam, password_was_right=was_right())  # that an account is closed is told to nobody else
             return None
         try:
             account = pwd.getpwnam(username)
@@ -66,16 +79,29 @@ class HostPassword:
         )
 
 
-def _judge(pam: PamAuthenticator) -> None:
-    """Raises PamRefused for all but a wrong password and an unknown account."""
+def _watched(pam: Any) -> Callable[[], bool]:
+    """Whether ``pam`` came to the account itself, so that the password was right: asked when it is done."""
+    reached: list[bool] = []
+    may_be_used = pam.pam_acct_mgmt
+
+    def noted(handle: Any, flags: int) -> Any:
+        reached.append(True)
+        return may_be_used(handle, flags)
+
+    pam.pam_acct_mgmt = noted
+    return lambda: bool(reached)
+
+
+def _judge(pam: PamAuthenticator, *, password_was_right: bool) -> None:
+    """Raises PamRefused for all but a wrong password, an unknown account and one that is closed to strangers."""
     code, words = pam.code, str(pam.reason or "")
-    if code in _NOT_THIS_PERSON:
+    if code in _NOT_THIS_PERSON or (code in _CLOSED and not password_was_right):
         return
     if code in _NEW_PASSWORD:
         raise PamRefused(words, code="pam.password_expired")
     if code in _CLOSED:
         raise PamRefused(words, code="pam.closed")
-    raise PamRefused(f"{words} ({code})")
+    raise PamRefused(f"{words} ({code})", code="pam.away" if code in _NOBODY_JUDGED else "pam.interrupted")
 
 
 def _groups(account: pwd.struct_passwd) -> tuple[str, ...]:
