@@ -79,7 +79,7 @@ def waiting(demo_cluster: RunningCluster, secret: str) -> Client:
 
 
 def test_an_app_is_kept_sealed_and_ten_recovery_codes_are_shown_once_and_kept_hashed(
-    as_alice: Client, alice: User, clock: Clock
+    demo_cluster: RunningCluster, as_alice: Client, alice: User, clock: Clock
 ) -> None:
     secret, codes = add_app(as_alice, clock)
     row = SecondFactor.objects.get(user=alice)

@@ -265,6 +265,8 @@ def test_who_is_signed_in_meanwhile_is_led_on(way: CountingWay, client: Client, 
 
 
 @pytest.mark.parametrize("where", ["accounts:profile", "accounts:sign-in"])
-def test_pages_about_a_person_are_kept_by_no_browser(way: CountingWay, client: Client, where: str) -> None:
+def test_pages_about_a_person_are_kept_by_no_browser(
+    demo_cluster: RunningCluster, way: CountingWay, client: Client, where: str
+) -> None:
     post(client, "alice", "right")
     assert "no-store" in client.get(reverse(where)).headers["Cache-Control"]
