@@ -23,6 +23,7 @@ from launcher import parts
 from launcher.proxy.factory import proxy_from_settings
 from launcher.routing import websocket_urlpatterns
 from portal.front import Front
+from portal.garbage import look_seldom
 
 parts.sign_in_cluster()  # refuses to start with a clusters file that is wrong, rather than at somebody's sign-in
 
@@ -39,3 +40,4 @@ application = Front(
     serves=settings.CONF.serves,
     drain_seconds=settings.CONF.drain_seconds,
 )
+look_seldom()

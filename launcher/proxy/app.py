@@ -31,8 +31,10 @@ from launcher.proxy.fast import pump, tunnel
 from launcher.proxy.fast.direct import Direct
 from launcher.proxy.headers import BadHead
 from launcher.proxy.limits import USUAL, Ceilings, InFlight
+from launcher.proxy.moments import Moments
+from launcher.proxy.outgoing import request_of
 from launcher.proxy.pages import Notice, Page
-from launcher.proxy.reading import Reading
+from launcher.proxy.reading import Reading, Readings
 from launcher.proxy.sites import PATHS, Places, Site
 from launcher.proxy.sparselog import SparseLog
 from launcher.proxy.upstream import UpstreamPool
@@ -51,6 +53,7 @@ _NEXT_CLIMBS = re.compile(r"/(?:\.|%2e){1,2}(?:[/?#]|\Z)", re.IGNORECASE)
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 _NEVER = frozenset(("TRACE", "TRACK", "CONNECT"))  # TRACE would show the secret to the page that asks
 _DENIED_SECONDS = 60.0
+_UNKNOWN = Access(Verdict.UNKNOWN)
 
 
 class Grant(Protocol):
@@ -96,6 +99,8 @@ class Proxy:
         self._denied = denied
         self._denials: OrderedDict[tuple[str, str, str], float] = OrderedDict()
         self._places = Places(site)
+        self._readings = Readings()
+        self._moments = Moments()
         self._cookie_names = (site.cookie_name(PATHS).encode("ascii"), site.cookie_name().encode("ascii"))
 
     @property
@@ -142,10 +147,10 @@ class Proxy:
             return False
         reading = offer.block.memo
         if not isinstance(reading, Reading):
-            reading = self._read(scope)
+            reading = offer.block.memo = self._read(scope)
             if reading.place.origin.path != b"/":  # then it is the path that says which session is meant
+                offer.block.memo = None
                 return False
-            offer.block.memo = reading
         visit = _visit(scope, reading)
         known = self.access.cached(visit.label, visit.cookie)
         if known is None or known.target is None:
@@ -154,7 +159,7 @@ class Proxy:
         if not self._passes(visit):
             return False
         try:
-            request = reading.request_of(visit)
+            request = request_of(visit)
         except BadHead:
             return False
         ticket = self.in_flight.enter(session_id=known.session_id, person=known.user_id, is_socket=False)
@@ -204,6 +209,8 @@ class Proxy:
         leave: Callable[[], None] | None = partial(self.in_flight.leave, ticket)
         assert leave is not None
         offers = (scope.get("extensions") or {}) if self._uses_fast_lane else {}
+        if not is_socket:
+            scope["extensions"] = {}  # the offer knows its scope: a cycle for the garbage collector otherwise
         try:
             if is_socket and (tunnel_offer := offers.get(tunnel.EXTENSION)) is not None:
                 done, leave = leave, None
@@ -217,7 +224,7 @@ class Proxy:
             elif (pump_offer := offers.get(pump.EXTENSION)) is not None:
                 await pump.forward(visit, pump_offer, pool=self.upstreams, lookout=self._lookout, failed=failed)
             else:
-                await http.forward(visit, receive, send, pool=self.upstreams, access=self.access)
+                await http.forward(visit, receive, send, pool=self.upstreams, access=self.access, moments=self._moments)
         except BadHead as error:
             refusals.note(f"Refused: {error}")
             await self._say(visit, send, pages.BROKEN if error.status == 502 else pages.bad_request(error.status))
@@ -320,9 +327,17 @@ class Proxy:
         return pages.redirect(safe_next(query.get("next", path), path), status=303, cookie=cookie)
 
     def _read(self, scope: Scope) -> Reading:
-        fields: dict[bytes, bytes] = dict(scope["headers"])
-        place = self._places.find(fields.get(b"host", b""), raw_path_of(scope))
-        return Reading(fields, place, self._cookie(place.origin.path, fields), self._client(scope, fields))
+        headers = scope["headers"]
+        key = ((scope.get("client") or ("",))[0], tuple(headers))
+        is_socket = scope["type"] == "websocket"  # each with a key of its own
+        reading = None if is_socket else self._readings.find(key)
+        if reading is None:
+            fields: dict[bytes, bytes] = dict(headers)
+            place = self._places.find(fields.get(b"host", b""), raw_path_of(scope))
+            reading = Reading(fields, place, self._cookie(place.origin.path, fields), self._client(scope, fields))
+            if not is_socket:
+                self._readings.keep(key, reading)
+        return reading
 
     def _cookie(self, path: bytes, fields: dict[bytes, bytes]) -> str:
         name = self._cookie_names[path == b"/"]
@@ -388,7 +403,14 @@ class Proxy:
 def _visit(scope: Scope, reading: Reading) -> Visit:
     place = reading.place
     return Visit(
-        scope, place.label, reading.cookie, reading.fields, place.origin, reading.client, Access(Verdict.UNKNOWN)
+        scope,
+        place.label,
+        reading.cookie,
+        reading.fields,
+        place.origin,
+        reading.client,
+        _UNKNOWN,
+        reading.prepared,
     )
 
 

@@ -36,6 +36,7 @@ class Head:
     length: int | None = None
     chunked: bool = False
     passing: tuple[Origin, bytes] | None = None  # the lines that go on, and to where; see ``answers``
+    kept: tuple[Origin, list[tuple[bytes, bytes]]] | None = None  # the same as fields
 
     def get(self, name: bytes) -> bytes:
         """The field's last value, empty when there is none."""

@@ -20,6 +20,7 @@ from launcher.proxy.headers import (
     OutgoingRequest,
     incoming_response,
 )
+from launcher.proxy.moments import MOMENT_SECONDS, Moments
 from launcher.proxy.outgoing import request_of
 from launcher.proxy.sparselog import SparseLog
 from launcher.proxy.upstream import UpstreamPool
@@ -27,8 +28,6 @@ from launcher.proxy.visit import Message, Receive, Send, Visit
 
 breaks = SparseLog(logging.getLogger(__name__))
 
-MOMENT_SECONDS = 0.25
-"""A request that takes longer is watched."""
 CONTINUE_SECONDS = 1.0
 """How long a server may take to say 100 Continue before the body is sent without it."""
 END_SECONDS = 1.0
@@ -40,7 +39,9 @@ no chunks, and an ASGI server would send it some."""
 REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
-async def forward(visit: Visit, receive: Receive, send: Send, *, pool: UpstreamPool, access: AccessCache) -> None:
+async def forward(
+    visit: Visit, receive: Receive, send: Send, *, pool: UpstreamPool, access: AccessCache, moments: Moments
+) -> None:
     """Carry one request. Raises BadHead, UpstreamError or AccessEnded only while nothing has been answered yet."""
     scope = visit.scope
     target = visit.access.target
@@ -54,7 +55,7 @@ async def forward(visit: Visit, receive: Receive, send: Send, *, pool: UpstreamP
             return
         first, whole = event.get("body", b""), not event.get("more_body", False)
     sender = _Sender(receive, request, first, whole, pool.limits.stall_seconds)
-    watch = _Watch(visit, sender, access, pool.limits.head_seconds)
+    watch = _Watch(visit, sender, access, pool.limits.head_seconds, moments)
     connection: Connection | None = None
     answer = _Answer(send, bare=scope.get("http_version") == "1.0")
     try:
@@ -114,13 +115,19 @@ async def _ask(
 
 
 def _fields(head: Head, visit: Visit, target: Target) -> list[tuple[bytes, bytes]]:
-    return incoming_response(
-        head.status,
-        head.fields,
-        connection=head.connection,
-        origin=visit.origin,
-        upstream_authority=f"{target.host}:{target.port}".encode(),
-    )
+    kept = head.kept
+    if kept is None or kept[0] != visit.origin:
+        kept = head.kept = (
+            visit.origin,
+            incoming_response(
+                head.status,
+                head.fields,
+                connection=head.connection,
+                origin=visit.origin,
+                upstream_authority=f"{target.host}:{target.port}".encode(),
+            ),
+        )
+    return kept[1]
 
 
 class _Answer:
@@ -135,6 +142,7 @@ class _Answer:
     async def start(self, head: Head, fields: list[tuple[bytes, bytes]]) -> None:
         message: Message = {"type": "http.response.start", "status": head.status, "headers": fields}
         if self._bare and head.length is None and head.status not in (204, 304):
+            message["headers"] = [*fields]
             self._held = (message, bytearray())
             return
         self.started = True
@@ -271,7 +279,9 @@ def _chunk(data: bytes) -> bytes:
 class _Watch:
     """Looks after a request that takes longer than a moment."""
 
-    def __init__(self, visit: Visit, sender: _Sender, access: AccessCache, head_seconds: float) -> None:
+    def __init__(
+        self, visit: Visit, sender: _Sender, access: AccessCache, head_seconds: float, moments: Moments
+    ) -> None:
         self._visit = visit
         self._sender = sender
         self._access = access
@@ -281,8 +291,10 @@ class _Watch:
         self._hold: Hold | None = None
         self._early: Exception | None = None
         self._end_timer: asyncio.TimerHandle | None = None
-        self._timer = self._loop.call_later(MOMENT_SECONDS, self._start)
+        self._timer: asyncio.TimerHandle | None = None
         self._started = False
+        self._moments = moments
+        moments.add(self)
         self.connection: Connection | None = None
         self.exchange: Exchange | None = None
         self.was_ended = False
@@ -299,14 +311,17 @@ class _Watch:
 
     def stop(self) -> None:
         """The request is over."""
-        self._timer.cancel()
+        self._moments.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
         self._sender.stop()
         if self._hold is not None:
             self._access.let_go(self._hold)
         if self._end_timer is not None:
             self._end_timer.cancel()
 
-    def _start(self) -> None:
+    def outlast(self) -> None:
+        """It takes longer than a moment."""
         self._started = True
         visit = self._visit
         self._hold = self._access.hold(visit.label, visit.cookie, visit.access, self._end)
@@ -325,7 +340,8 @@ class _Watch:
         elif left <= 0:
             exchange.fail(UpstreamSilent("no answer in time"))
             return
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = self._loop.call_later(left, self._expect_head)
 
     def _end(self) -> None:

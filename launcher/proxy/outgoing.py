@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from launcher.proxy.connection import Connection
 from launcher.proxy.errors import UpstreamSilent
 from launcher.proxy.exchange import Exchange, Head
-from launcher.proxy.headers import OutgoingRequest, Secret, outgoing_handshake, outgoing_request, request_target
+from launcher.proxy.headers import (
+    MAX_HEAD_BYTES,
+    BadHead,
+    OutgoingRequest,
+    Secret,
+    outgoing_handshake,
+    outgoing_request,
+    request_target,
+)
 from launcher.proxy.visit import Visit
 
 
@@ -16,15 +25,26 @@ def request_of(visit: Visit) -> OutgoingRequest:
     """The request to pass on; the visit has a target. Raises BadHead."""
     target = visit.access.target
     assert target is not None
-    return outgoing_request(
-        method=visit.scope["method"],
-        target=request_target(visit.raw_path, visit.query),
-        fields=visit.scope["headers"],
-        connection=visit.fields.get(b"connection", b""),
-        origin=visit.origin,
-        client=visit.client,
-        secret=Secret(target.flavor, target.secret),
-    )
+    method, wanted = visit.scope["method"], request_target(visit.raw_path, visit.query)
+    prepared = visit.prepared
+    if prepared.target is not target:
+        request = outgoing_request(
+            method=method,
+            target=wanted,
+            fields=visit.scope["headers"],
+            connection=visit.fields.get(b"connection", b""),
+            origin=visit.origin,
+            client=visit.client,
+            secret=Secret(target.flavor, target.secret),
+        )
+        prepared.request = replace(request, head=request.head[request.head.index(b"\r\n") :])
+        prepared.target = target
+        return request
+    kept = prepared.request
+    head = b"%b %b HTTP/1.1%b" % (method.encode("ascii"), wanted, kept.head)
+    if len(head) > MAX_HEAD_BYTES:
+        raise BadHead(431, "the head is too long")
+    return OutgoingRequest(head, kept.length, kept.chunked, kept.expects_continue)
 
 
 def handshake_of(visit: Visit, *, key: bytes = b"", subprotocols: Sequence[str] = ()) -> bytes:

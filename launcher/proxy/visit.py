@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from launcher.proxy.access_types import Access
-from launcher.proxy.headers import Origin
+from launcher.proxy.access_types import Access, Target
+from launcher.proxy.headers import Origin, OutgoingRequest
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -22,6 +22,16 @@ def raw_path_of(scope: Scope) -> bytes:
     return raw if raw else quote(scope["path"], safe="/:@!$&'()*+,;=-._~").encode("ascii")
 
 
+class Prepared:
+    """The request as it goes on, whatever its first line, for one target; for fields that come again."""
+
+    __slots__ = ("request", "target")
+
+    def __init__(self) -> None:
+        self.target: Target | None = None  # whose secret is in the head
+        self.request = OutgoingRequest(b"")  # ``head``: all that follows the first line
+
+
 @dataclass(slots=True, eq=False)
 class Visit:
     """``fields`` holds the request's head by lower-case name; where a name is repeated, the last value."""
@@ -33,6 +43,7 @@ class Visit:
     origin: Origin
     client: str
     access: Access
+    prepared: Prepared = field(default_factory=Prepared)
 
     @property
     def raw_path(self) -> bytes:

@@ -23,6 +23,7 @@ from launcher.proxy.sites import Site
 from launcher.proxy.upstream import Dial, Limits, UpstreamPool
 from launcher.ssh.ca import load_user_ca
 from launcher.ssh.pool import Pool
+from portal.garbage import look_seldom
 from tests.bench.client import COOKIE
 from tests.integration.proxy_peers import CLUSTER, LABEL
 from tests.integration.ssh_server import credential
@@ -84,3 +85,4 @@ def make() -> Proxy:
 
 
 application = make()
+look_seldom()

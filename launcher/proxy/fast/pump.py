@@ -19,7 +19,8 @@ from launcher.proxy.connection import Connection
 from launcher.proxy.errors import AccessEnded, ClientGone, UpstreamBroken, UpstreamSilent
 from launcher.proxy.exchange import Exchange, Head
 from launcher.proxy.headers import BadHead, OutgoingRequest, incoming_response
-from launcher.proxy.http import CONTINUE_SECONDS, MOMENT_SECONDS, REPEATABLE
+from launcher.proxy.http import CONTINUE_SECONDS, REPEATABLE
+from launcher.proxy.moments import MOMENT_SECONDS
 from launcher.proxy.outgoing import request_of
 from launcher.proxy.repeats import Block
 from launcher.proxy.sparselog import SparseLog
