@@ -12,12 +12,12 @@ import asyncio
 import logging
 import re
 from typing import Any
-from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from launcher.proxy import pages
+from launcher.proxy.cycle import Cycle, scope_of
 from launcher.proxy.framing import HOST, REQUEST_LINE, BadFraming, ChunkScanner
 from launcher.proxy.headers import MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from launcher.proxy.pages import Page
@@ -85,12 +85,18 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Hand on what is strict; see the module."""
         self._idle_since = 0.0
-        if not self._pending and not self._is_over and not self.is_in_body and not self._is_answering:
-            again = self._blocks.find(data)
-            if again is not None:
+        cycle = self.cycle
+        # The same head again, in one piece and with nothing under way: the usual request.
+        if (
+            cycle is not None
+            and cycle.response_complete
+            and not (self._pending or self._is_over or self._body_left or self._chunks)
+            and (again := self._blocks.find(data)) is not None
+        ):
+            if self._timer is not None:
                 self._expect(None)
-                self._take_again(*again)
-                return
+            self._take_again(*again)
+            return
         while data and not self._is_over:
             data = self._take_body(data) if self.is_in_body else self._take_head(data)
 
@@ -192,39 +198,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _take_again(self, line: re.Match[bytes], block: Block) -> None:
         """Begin a request whose fields are known. Nothing is under way on this connection."""
-        target = line[2]
-        raw_path, _, query = target.partition(b"?")
-        path = raw_path.decode("ascii")
-        self.scope = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": "1.1",
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,  # type: ignore[typeddict-item]  # as uvicorn has it
-            "root_path": self.root_path,
-            "headers": list(block.fields),
-            "state": self.app_state.copy(),
-            "method": line[1].decode("ascii"),
-            "path": self.root_path + (unquote(path) if "%" in path else path),
-            "raw_path": self.root_path.encode("ascii") + raw_path,
-            "query_string": query,
-        }
-        self.cycle = cycle = RequestResponseCycle(
-            scope=self.scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=self.access_log,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=False,
-            keep_alive=True,
-            on_response=self.on_response_complete,
-        )
-        cycle.more_body = False
-        cycle.message_event.set()
+        self.scope = scope_of(self, line, block)
+        self.cycle = cycle = Cycle(self, self.scope)
         self._begin(cycle, block)
 
     def _begin(self, cycle: RequestResponseCycle, block: Block) -> None:

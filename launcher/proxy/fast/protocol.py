@@ -11,6 +11,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from launcher.proxy.cycle import Cycle
 from launcher.proxy.errors import ClientGone
 from launcher.proxy.fast.pump import EXTENSION, Relay
 from launcher.proxy.guard import GuardedProtocol
@@ -194,7 +195,8 @@ class Pump:
             return
         self.flush()
         cycle.response_complete = True
-        cycle.message_event.set()
+        if not isinstance(cycle, Cycle) or cycle.is_awaited:
+            cycle.message_event.set()
         self.detach()
         if not cycle.keep_alive:
             cycle.transport.close()
