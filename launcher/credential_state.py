@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from launcher import keyring
 from launcher.clusters import Cluster, ClustersError
 from launcher.models import EnrolledKey, InteractiveSession
 from launcher.parts import clusters
+from launcher.ssh.errors import KeyRefused, PasswordRefused
 from portal.accounts.models import User
+
+_REFUSED = frozenset({KeyRefused.code, PasswordRefused.code})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +65,23 @@ def accounts_of(username: str) -> list[AccountShown]:
     return [_account(cluster, username) for cluster in connectable().values()]
 
 
-def unconnected(username: str, cluster_ids: Iterable[str] | None = None) -> list[AccountShown]:
-    """Those of these clusters on which the portal cannot act as this account before it is connected.
+def unconnected(username: str, cluster_id: str | None = None, *, was_refused: bool = False) -> list[AccountShown]:
+    """The account on this cluster, if the portal cannot act as it before it is connected; else nothing.
 
-    ``cluster_ids``: without, the one that sessions are launched on.
+    ``cluster_id``: without, the one that sessions are launched on. ``was_refused``: the cluster has refused what the
+    portal has.
     """
-    known = connectable()
-    if cluster_ids is None:
-        cluster_ids = list(_known())[:1]
-    shown = [_account(known[cluster_id], username) for cluster_id in dict.fromkeys(cluster_ids) if cluster_id in known]
-    return [account for account in shown if not account.is_connected]
+    cluster = connectable().get(cluster_id or next(iter(_known()), ""))
+    account = _account(cluster, username) if cluster else None
+    return [account] if account and (was_refused or not account.is_connected) else []
 
 
 def to_connect_for(session: InteractiveSession) -> list[AccountShown]:
     """What its owner has to connect so that the portal can look after a session; also where the key is refused."""
     if not session.is_live:
         return []
-    if session.unreachable_since is not None and session.unreachable_code == "ssh.login_refused":
-        return [account for account in accounts_of(session.username) if account.cluster_id == session.cluster]
-    return unconnected(session.username, [session.cluster])
+    was_refused = session.unreachable_since is not None and session.unreachable_code in _REFUSED
+    return unconnected(session.username, session.cluster, was_refused=was_refused)
 
 
 def _account(cluster: Cluster, username: str) -> AccountShown:

@@ -98,7 +98,9 @@ def launch(request: HttpRequest, app_id: str) -> HttpResponse:
         "app_name": wording.translated(app.name),
         "form": form,
         "cluster": cluster,
-        "unconnected": credential_state.unconnected(user.username, [cluster.id]),
+        "unconnected": credential_state.unconnected(
+            user.username, was_refused=limit is not None and limit.code == "launch.key_refused"
+        ),
         "existing": card_of(limit.existing) if limit and limit.existing else None,
         "limit_sentence": refusalwords.refusal_sentence(limit.code, limit.params) if limit else "",
     }

@@ -163,10 +163,20 @@ def test_a_session_whose_key_is_refused_shows_where_to_connect(by_key: OpenSSH, 
         state="ready",
         created_at=now(),
         unreachable_since=now(),
-        unreachable_code="ssh.login_refused",
+        unreachable_code="ssh.key_refused",
         choices={"cores": 1, "memory_mib": 1024, "walltime_seconds": 3600, "gpus": 0, "queue": ""},
     )
     assert POINTER in page(me, f"/sessions/{session.pk}/")
+
+
+def test_a_launch_that_fails_for_the_key_shows_where_to_connect(by_key: OpenSSH, me: Client) -> None:
+    connect(me)
+    by_key.keys_file().write_bytes(b"")
+    hands_loop().run(hands().pool.close_user("hpc", "alice"), 10)
+    form = {"cores": "1", "memory": "1gb", "hours": "1", "folder": "work"}  # a folder makes the portal look
+    answer = me.post("/launch/jupyter/", form)
+    assert answer.status_code == 422
+    assert POINTER in answer.content.decode()
 
 
 def test_the_account_is_that_of_who_is_signed_in_whatever_the_form_says(by_key: OpenSSH, me: Client) -> None:
