@@ -8,6 +8,7 @@ UV_VERSION := 0.13.9
 # Tests wait more than they compute. Each process has a folder, a Valkey, a demo cluster and a database of its own.
 TEST_PROCESSES ?= 2
 CHP := var/bench/chp/node_modules/.bin/configurable-http-proxy
+JSP := var/bench/jsp/bin/jupyter-server
 
 # The settings that Django's plugin for mypy wants to see; nothing is signed with this.
 CHECKS_ENVIRONMENT := PORTAL_DEMO=1 PORTAL_SECRET_KEY=for-checks-only-0123456789-abcdefghijkl
@@ -34,11 +35,15 @@ test: packages $(VENV)/.all ## run all tests; installs what they need, or says w
 conformance: $(VENV)/.all ## the proxy, item by item, over every way through it; prints the table (CONFORMANCE_MIB=96 for shorter bodies)
 	@CONFORMANCE=full $(BIN)/python -m pytest -q tests/conformance
 
-bench: $(VENV)/.all $(CHP) ## the proxy beside nginx, Apache, configurable-http-proxy and ssh -L (BENCH="requests ws --rounds 3"; --write: the page)
+bench: $(VENV)/.all $(CHP) $(JSP) ## the proxy beside nginx, Apache, configurable-http-proxy, jupyter-server-proxy and ssh -L (BENCH="requests ws --rounds 3"; --write: the page)
 	@$(BIN)/python -m tests.bench.run $(BENCH)
 
 $(CHP):
 	@npm install --silent --no-audit --no-fund --prefix var/bench/chp configurable-http-proxy || echo "Left out: configurable-http-proxy (npm)"
+
+$(JSP): | $(VENV)/.all
+	@{ $(BIN)/uv venv -q --clear --python $(BIN)/python var/bench/jsp && \
+	  $(BIN)/uv pip install -q --python var/bench/jsp/bin/python jupyter-server-proxy; } || echo "Left out: jupyter-server-proxy (PyPI)"
 
 chaos: $(VENV)/.all ## 50 launches while processes are killed and the cluster misbehaves (CHAOS_SEED=… repeats a run)
 	@CHAOS_LAUNCHES=50 $(BIN)/python -m pytest -m chaos tests/chaos

@@ -1,7 +1,7 @@
 """The client of all measurements but the requests, which are wrk's: latency, transfers, WebSockets.
 
-``python -m tests.bench.client WHAT PORT HOST SECONDS`` prints one object of JSON. HOST and the cookie are what our own
-side wants to see; peers ignore them.
+``python -m tests.bench.client WHAT PORT HOST SECONDS PREFIX`` prints one object of JSON. HOST and the cookie are what
+our own side wants to see; peers ignore them. PREFIX comes before every path, as one of the peers has it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import cast
 
 import uvloop
 
-from tests.bench.origin import ECHO, FRAME
+from tests.bench import pour
+from tests.bench.origin import ECHO, FRAME, PROMPT_ECHO
 from tests.waiting import until
 
 COOKIE = "alices-cookie"
+SECRET = "the-upstreams-secret-of-forty-three-characters"
 LEAST_DOWN = 64 * 1024
 """A download that brings less than this many bytes is a failure of the proxy, not a low figure."""
 UP_PIECE = bytes(256 * 1024)
@@ -37,11 +39,11 @@ async def connect(port: int) -> Streams:
     return await asyncio.open_connection("127.0.0.1", port, limit=1024 * 1024)
 
 
-async def websocket(port: int, host: str) -> Streams:
+async def websocket(port: int, host: str, path: str = "/ws") -> Streams:
     """An open WebSocket."""
     streams = await connect(port)
     fields = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
-    streams[1].write(head("GET", "/ws", host, *fields, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="))
+    streams[1].write(head("GET", path, host, *fields, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="))
     answer = await streams[0].readuntil(b"\r\n\r\n")
     if b" 101 " not in answer.split(b"\r\n")[0] + b" ":
         raise RuntimeError(answer.decode("latin-1"))
@@ -56,10 +58,10 @@ def percentiles(took: list[float]) -> dict[str, float]:
     return {"p50": took[len(took) // 2] * 1e6, "p99": took[int(len(took) * 0.99)] * 1e6, "count": len(took)}
 
 
-async def latency(port: int, host: str, seconds: float) -> dict[str, float]:
+async def latency(port: int, host: str, seconds: float, prefix: str) -> dict[str, float]:
     """10 kB over one connection, again and again."""
     reader, writer = await connect(port)
-    ask, took, end = head("GET", "/middle", host), [], time.perf_counter() + seconds
+    ask, took, end = head("GET", f"{prefix}/middle", host), [], time.perf_counter() + seconds
     while (begin := time.perf_counter()) < end:
         writer.write(ask)
         answer = await reader.readuntil(b"\r\n\r\n")
@@ -70,9 +72,13 @@ async def latency(port: int, host: str, seconds: float) -> dict[str, float]:
     return percentiles(took)
 
 
-async def round_trips(port: int, host: str, seconds: float) -> dict[str, float]:
+async def round_trips(port: int, host: str, seconds: float, prefix: str) -> dict[str, float]:
     """A small frame there and back over one WebSocket."""
-    reader, writer = await websocket(port, host)
+    return await _round_trips(await websocket(port, host, f"{prefix}/ws"), seconds)
+
+
+async def _round_trips(streams: Streams, seconds: float) -> dict[str, float]:
+    reader, writer = streams
     took, end = [], time.perf_counter() + seconds
     while (begin := time.perf_counter()) < end:
         writer.write(FRAME)
@@ -102,9 +108,9 @@ class _Sink(asyncio.Protocol):
             self.gone.set_result(None)
 
 
-async def down(port: int, host: str, seconds: float) -> dict[str, float]:
+async def down(port: int, host: str, seconds: float, prefix: str) -> dict[str, float]:
     """What arrives of a long download, MB/s."""
-    ask, begin = head("GET", f"/down/{1 << 36}", host), time.perf_counter()
+    ask, begin = head("GET", f"{prefix}/down/{1 << 36}", host), time.perf_counter()
     loop = asyncio.get_running_loop()
     transport, sink = await loop.create_connection(lambda: _Sink(ask), "127.0.0.1", port)
     await asyncio.sleep(seconds)
@@ -115,12 +121,12 @@ async def down(port: int, host: str, seconds: float) -> dict[str, float]:
     return {"MB/s": rate}
 
 
-async def up(port: int, host: str, seconds: float) -> dict[str, float]:
+async def up(port: int, host: str, seconds: float, prefix: str) -> dict[str, float]:
     """An upload until its answer, MB/s."""
     reader, writer = await connect(port)
     size = 256 * 1024 * 1024
     begin = time.perf_counter()
-    writer.write(head("PUT", "/up", host, f"Content-Length: {size}"))
+    writer.write(head("PUT", f"{prefix}/up", host, f"Content-Length: {size}"))
     for _ in range(size // len(UP_PIECE)):
         writer.write(UP_PIECE)
         await writer.drain()
@@ -130,12 +136,26 @@ async def up(port: int, host: str, seconds: float) -> dict[str, float]:
     return {"MB/s": size / (time.perf_counter() - begin) / 1e6}
 
 
-async def beside(port: int, host: str, seconds: float) -> dict[str, float]:
-    """Round trips over a WebSocket while a download runs."""
-    task = asyncio.create_task(down(port, host, seconds + 0.5))
-    await asyncio.sleep(0.3)
-    found = await round_trips(port, host, seconds)
-    return {**found, **await task}
+async def beside(port: int, host: str, seconds: float, prefix: str) -> dict[str, float]:
+    """Round trips over a WebSocket while a download runs at full speed; see ``pour``."""
+    command = [sys.executable, "-m", "tests.bench.client", "drink", str(port), host, str(seconds + 0.5), prefix]
+    pipe = asyncio.subprocess.PIPE
+    drinker = await asyncio.create_subprocess_exec(*command, stdout=pipe)
+    assert drinker.stdout is not None
+    await drinker.stdout.readline()
+    pour.schedule(is_prompt=True)
+    found = await _round_trips(await websocket(port, host, prefix + PROMPT_ECHO.decode()), seconds)
+    pour.schedule(is_prompt=False)
+    rate, _ = await drinker.communicate()
+    if drinker.returncode:
+        raise RuntimeError("the download beside it failed")
+    return {**found, **json.loads(rate)}
+
+
+async def drink(port: int, host: str, seconds: float, prefix: str) -> dict[str, float]:
+    """The download's end of ``beside``, a process of its own."""
+    ask = head("GET", f"{prefix}/pour/{1 << 40}", host)
+    return {"MB/s": await asyncio.to_thread(pour.drink, ask, port, seconds)}
 
 
 class _Echoes(asyncio.Protocol):
@@ -161,10 +181,10 @@ class _Echoes(asyncio.Protocol):
             self.transport.write(FRAME * count)
 
 
-async def messages(port: int, host: str, seconds: float) -> dict[str, float]:
+async def messages(port: int, host: str, seconds: float, prefix: str) -> dict[str, float]:
     """200 WebSockets, each with a frame under way, echoes a second."""
     fields = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
-    ask = head("GET", "/ws", host, *fields, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    ask = head("GET", f"{prefix}/ws", host, *fields, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
     loop = asyncio.get_running_loop()
     peers = [(await loop.create_connection(lambda: _Echoes(ask), "127.0.0.1", port))[1] for _ in range(200)]
     await until(lambda: all(peer.count for peer in peers), what="the first echoes")
@@ -177,12 +197,13 @@ async def messages(port: int, host: str, seconds: float) -> dict[str, float]:
 
 
 WHAT = {"latency": latency, "ws": round_trips, "down": down, "up": up, "beside": beside, "messages": messages}
+WHAT["drink"] = drink
 
 
-async def main(what: str, port: str, host: str, seconds: str) -> None:
+async def main(what: str, port: str, host: str, seconds: str, prefix: str = "") -> None:
     """Measure one thing."""
-    async with asyncio.timeout(float(seconds) + 8):
-        sys.stdout.write(json.dumps(await WHAT[what](int(port), host, float(seconds))))
+    async with asyncio.timeout(float(seconds) + 12):
+        sys.stdout.write(json.dumps(await WHAT[what](int(port), host, float(seconds), prefix)))
 
 
 if __name__ == "__main__":

@@ -10,15 +10,20 @@ import asyncio
 import base64
 import hashlib
 import re
+import socket
 import sys
 from typing import cast
 
 import uvloop
 
+from tests.bench import pour
+
 FRAME = b"\x82\xa0" + bytes(4) + b"x" * 32
 """What the client sends: a masked binary frame of 32 bytes whose mask is zero."""
 ECHO = b"\x82\x20" + b"x" * 32
 PIECE = bytes(256 * 1024)
+PROMPT_ECHO = b"/ws?prompt"
+"""A WebSocket whose echo waits for no other process of this core."""
 
 
 def _answer(size: int) -> bytes:
@@ -44,6 +49,9 @@ class Origin(asyncio.Protocol):
         self.can_write = asyncio.Event()
         self.can_write.set()
         self.task: asyncio.Task[None] | None = None
+
+    pourer: socket.socket
+    """The way to the process that pours (``pour``)."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
@@ -84,14 +92,19 @@ class Origin(asyncio.Protocol):
             self.transport.write(MIDDLE)
         elif target.startswith(b"/down/"):
             self.task = asyncio.get_running_loop().create_task(self.pour(int(target[6:])))
+        elif target.startswith(b"/pour/"):
+            descriptor = self.transport.get_extra_info("socket").fileno()
+            socket.send_fds(self.pourer, [target[6:].ljust(pour.SIZE_BYTES)], [descriptor])
+            self.transport.abort()  # closes this process's own descriptor, which ends nothing
         elif target == b"/up":
             found = LENGTH.search(head)
             self.body_left = int(found[1]) - len(self.head) if found else 0
             self.head = b""
             if self.body_left <= 0:
                 self.transport.write(DONE)
-        elif target == b"/ws" and (key := KEY.search(head)):
+        elif target in (b"/ws", PROMPT_ECHO) and (key := KEY.search(head)):
             self.is_websocket = True
+            pour.schedule(is_prompt=target == PROMPT_ECHO)
             digest = hashlib.sha1(key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11", usedforsecurity=False).digest()
             fields = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + base64.b64encode(digest)
             self.transport.write(b"HTTP/1.1 101 Switching Protocols\r\n" + fields + b"\r\n\r\n")
@@ -114,4 +127,5 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
+    Origin.pourer = pour.start()
     uvloop.run(main(int(sys.argv[1])))

@@ -1,7 +1,7 @@
 """The proxies that are measured, each started on a port of its own and bound to the first core.
 
 A peer that is not installed is named as left out. nginx and Apache come from Debian, configurable-http-proxy from npm
-into var/bench/chp.
+into var/bench/chp, jupyter-server-proxy from PyPI into var/bench/jsp.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 CHP = ROOT / "var/bench/chp/node_modules/.bin/configurable-http-proxy"
+JSP = ROOT / "var/bench/jsp/bin/jupyter-server"
 PROXY_CORE, OTHER_CORE = "0", "1"
 NO_PROXY = "no proxy (the ceiling)"
 FILES = 20_000
@@ -39,6 +40,8 @@ class Peer:
     name: str
     port: int
     process: subprocess.Popen[bytes]
+    prefix: str = ""  # before every path
+    holds_bodies: bool = False  # whole, before it hands them on
 
     def pids(self) -> list[int]:
         """The process and its children."""
@@ -124,7 +127,7 @@ def ours(lane: str, origin: int, folder: Path, ssh: Path | None = None, *, socke
     """The portal's proxy, with the web server's options of a site. ``sockets``: as many WebSockets may be open."""
     port = free_port()
     name = f"ours, {lane}" + (", SSH" if ssh else "")
-    command = [sys.executable, "-m", "uvicorn", "tests.bench.site:application", "--host", "127.0.0.1"]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "tests.bench.site:make", "--host", "127.0.0.1"]
     told = {"BENCH_PORT": str(port), "BENCH_ORIGIN": str(origin), "BENCH_LANE": lane, "BENCH_SSH": str(ssh or "")}
     told |= {"BENCH_SOCKETS": str(sockets)} if sockets else {}
     return start([*command, "--port", str(port), *WEB_OPTIONS], port, name, folder / f"{name}.log", **told)
@@ -168,6 +171,18 @@ def chp(origin: int, folder: Path) -> Peer:
     command = [str(CHP), "--ip", "127.0.0.1", "--port", str(port), "--api-port", str(free_port())]
     more = ["--default-target", f"http://127.0.0.1:{origin}", "--log-level", "error"]
     return start([*command, *more], port, "configurable-http-proxy", folder / "chp.log")
+
+
+def jupyter_server_proxy(origin: int, folder: Path) -> Peer:
+    """Jupyter's own way to another port: a server for each person, and this extension in it. Lets everybody in."""
+    port, home = free_port(), folder / "jsp"
+    home.mkdir()
+    options = ["--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=", f"--notebook-dir={home}"]
+    options += ["--ServerApp.allow_remote_access=True", "--ServerApp.disable_check_xsrf=True", "--log-level=ERROR"]
+    own = {name: str(home) for name in ("HOME", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")}
+    peer = start([str(JSP), *options], port, "jupyter-server-proxy", folder / "jsp.log", **own)
+    peer.prefix, peer.holds_bodies = f"/proxy/{origin}", True
+    return peer
 
 
 def ssh_forward(host: Sshd, origin: int, folder: Path) -> Peer:
@@ -217,12 +232,16 @@ def has_wrk() -> bool:
     return shutil.which("wrk") is not None
 
 
+VERSION_OF_JSP = "from importlib.metadata import version; print(version('jupyter-server-proxy'))"
+
+
 def versions() -> list[str]:
     """What was measured, and with what: the first line that each program says of itself."""
     asked = (
         ["/usr/sbin/nginx", "-v"],
         ["/usr/sbin/apache2", "-v"],
         [str(CHP), "--version"],
+        [str(JSP.with_name("python")), "-c", VERSION_OF_JSP],
         ["ssh", "-V"],
         ["wrk", "-v"],
     )
@@ -231,6 +250,7 @@ def versions() -> list[str]:
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
             line = (done.stdout + done.stderr).strip().splitlines()[0].partition(" [")[0]
-            name = "configurable-http-proxy " if command[0] == str(CHP) else ""
+            names = {str(CHP): "configurable-http-proxy ", str(JSP.with_name("python")): "jupyter-server-proxy "}
+            name = names.get(command[0], "")
             found.append(name + re.sub("^(Server|nginx) version: ", "", line))
     return found

@@ -1,7 +1,8 @@
 """``make bench``: runs every proxy in turn against the same server with the same client; prints medians and targets.
 
 ``python -m tests.bench.run [WHAT …] [--rounds N] [--seconds S] [--budget S] [--write]``. WHAT is one of requests,
-latency, down, up, ws, messages, beside; all when none is named. ``--write`` puts the table into docs/performance.md.
+latency, down, up, ws, messages, beside, cell, authorise; all when none is named. ``--write`` puts the table into
+docs/performance.md, between its marks.
 """
 
 from __future__ import annotations
@@ -23,22 +24,34 @@ from functools import partial
 from pathlib import Path
 
 from tests.bench import peers as proxies
+from tests.bench.cell import jupyter_of_a_job, plain_jupyter
 from tests.bench.peers import OTHER_CORE, ROOT, Peer
-from tests.bench.report import page
+from tests.bench.report import page, put
 from tests.integration.proxy_peers import LABEL
 from tests.integration.ssh_server import free_port
 from tests.integration.sshd import Sshd, running_sshd
 
 SHORT = ("requests", "latency")
 """What nginx answers at the other end; the rest goes to our own server."""
-WHAT = (*SHORT, "down", "up", "ws", "messages", "beside")
+LONG = ("down", "up", "ws", "messages", "beside")
+WHAT = (*SHORT, *LONG, "cell", "authorise")
+AUTHORISING = "ours, fast"
+BODIES = ("down", "up", "beside")
+"""What a proxy that holds whole bodies in memory is not asked for."""
 Figures = dict[tuple[str, str], list[float]]  # (proxy, column): one for each round
 
 
 def requests(peer: Peer, host: str, seconds: float) -> dict[str, float]:
     """200 bytes over 64 connections, by wrk."""
     fields = ["-H", f"Host: {host}", "-H", "Cookie: footbridge=alices-cookie"]
-    command = ["wrk", "-t1", "-c64", f"-d{max(1, round(seconds))}s", *fields, f"http://127.0.0.1:{peer.port}/small"]
+    command = [
+        "wrk",
+        "-t1",
+        "-c64",
+        f"-d{max(1, round(seconds))}s",
+        *fields,
+        f"http://127.0.0.1:{peer.port}{peer.prefix}/small",
+    ]
     before = peer.cpu_seconds()
     done = subprocess.run(["taskset", "-c", OTHER_CORE, *command], capture_output=True, text=True, check=True)
     rate = re.search(r"Requests/sec: +([\d.]+)", done.stdout)
@@ -53,9 +66,10 @@ def measure(what: str, peer: Peer, seconds: float) -> dict[str, float]:
     host = f"{LABEL}.localhost:{peer.port}"
     if what == "requests":
         return requests(peer, host, seconds)
-    command = [sys.executable, "-m", "tests.bench.client", what, str(peer.port), host, str(seconds)]
+    module = "tests.bench.cell" if what == "cell" else "tests.bench.client"
+    command = [sys.executable, "-m", module, what, str(peer.port), host, str(seconds), peer.prefix]
     done = subprocess.run(
-        ["taskset", "-c", OTHER_CORE, *command], capture_output=True, text=True, cwd=ROOT, timeout=12, check=False
+        ["taskset", "-c", OTHER_CORE, *command], capture_output=True, text=True, cwd=ROOT, timeout=20, check=False
     )
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
@@ -71,6 +85,7 @@ def starters(host: Sshd, origin: int, folder: Path) -> list[Callable[[], Peer]]:
         partial(proxies.nginx, origin, folder),
         partial(proxies.apache, origin, folder),
         partial(proxies.chp, origin, folder),
+        partial(proxies.jupyter_server_proxy, origin, folder),
         partial(proxies.ours, "fast", origin, folder),
         partial(proxies.ours, "portable", origin, folder),
         partial(proxies.ssh_forward, host, origin, folder),
@@ -97,9 +112,33 @@ class Run:
             for _ in range(self.rounds):
                 for what in asked:
                     for peer in [origin, *running]:
-                        if time.monotonic() < self.end:
+                        if time.monotonic() < self.end and not (peer.holds_bodies and what in BODIES):
                             self.take_one(what, peer)
                 self.loads.append(os.getloadavg()[0])
+
+    def cells(self, host: Sshd, folder: Path) -> None:
+        """Cells in Jupyter as a job starts it, through us, and in plain Jupyter as the tutorials have it."""
+        with plain_jupyter(folder) as plain, jupyter_of_a_job(folder) as job:
+            told = proxies.told_ssh(host, folder)
+            tunnels = [partial(proxies.ssh_forward, host, plain.port, folder)]
+            ours = [partial(proxies.ours, "fast", job.port, folder, way) for way in (None, told)]
+            with proxies.running(*tunnels) as (theirs, missing), proxies.running(*ours) as (mine, also_missing):
+                self.left_out.update(missing + also_missing)
+                for peer, server in [*((peer, plain) for peer in theirs), *((peer, job) for peer in mine)]:
+                    peer.prefix = server.prefix
+                for _ in range(self.rounds):
+                    for peer in [plain, job, *theirs, *mine]:
+                        if time.monotonic() < self.end:
+                            self.take_one("cell", peer)
+                    self.loads.append(os.getloadavg()[0])
+
+    def authorise(self) -> None:
+        """The decision alone, in a process of its own on the proxies' core."""
+        for _ in range(self.rounds):
+            command = [sys.executable, "-m", "tests.bench.authorise", str(self.seconds)]
+            command = ["taskset", "-c", proxies.PROXY_CORE, *command]
+            done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=30, check=True)
+            self.figures[AUTHORISING, "authorisation µs"].append(json.loads(done.stdout)["authorisation µs"])
 
     def take_one(self, what: str, peer: Peer) -> None:
         """One measurement; a failure is kept beside the figures."""
@@ -134,7 +173,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fb-bench-") as name, running_sshd() as host:
         for kind, start, of_kind in (
             ("short", proxies.plain_origin, [what for what in wanted if what in SHORT]),
-            ("long", proxies.echo_origin, [what for what in wanted if what not in SHORT]),
+            ("long", proxies.echo_origin, [what for what in wanted if what in LONG]),
         ):
             folder = Path(name) / kind
             folder.mkdir()
@@ -143,6 +182,10 @@ def main() -> None:
                     run.left_out.update(left_out)
                     for origin in origins:
                         run.take(of_kind, origin, host, folder)
+        if "cell" in wanted:
+            run.cells(host, Path(name))
+    if "authorise" in wanted:
+        run.authorise()
     if asked.keep:
         rows = [[*key, values] for key, values in run.figures.items()]
         asked.keep.write_text(json.dumps({"loads": run.loads, "failures": run.failures, "figures": rows}))
@@ -161,7 +204,8 @@ def main() -> None:
     )
     sys.stdout.write(text)
     if asked.write:
-        (ROOT / "docs/performance.md").write_text(text)
+        path = ROOT / "docs/performance.md"
+        path.write_text(put(path.read_text() if path.exists() else "", text))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Our own side as a site runs it: the real Proxy behind the real web server, with a look-up that knows one visitor.
 
-Used by name: ``uvicorn tests.bench.site:application``. The environment says the rest: BENCH_PORT (its own),
+Used by name: ``uvicorn --factory tests.bench.site:make``. The environment says the rest: BENCH_PORT (its own),
 BENCH_ORIGIN (the upstream's port), BENCH_LANE (fast or portable), BENCH_SOCKETS (how many WebSockets may
 be open at a time, if not as many as usual), and for the way through SSH BENCH_SSH, a file of JSON with the cluster of
 sshd, the user and the folder of the CA.
@@ -24,7 +24,7 @@ from launcher.proxy.upstream import Dial, Limits, UpstreamPool
 from launcher.ssh.ca import load_user_ca
 from launcher.ssh.pool import Pool
 from portal.garbage import look_seldom
-from tests.bench.client import COOKIE
+from tests.bench.client import COOKIE, SECRET
 from tests.integration.proxy_peers import CLUSTER, LABEL
 from tests.integration.ssh_server import credential
 
@@ -32,15 +32,15 @@ from tests.integration.ssh_server import credential
 class Lookup:
     """One visitor with one session; the same answer as from the database, once."""
 
-    def __init__(self, cluster: Cluster, username: str) -> None:
+    def __init__(self, cluster: Cluster, username: str, port: int) -> None:
         target = Target(
             cluster=cluster,
             username=username,
             host="127.0.0.1",
-            port=int(os.environ["BENCH_ORIGIN"]),
+            port=port,
             base_url="/",
             flavor="identity",
-            secret="upstreams-secret",
+            secret=SECRET,
         )
         self.access = Access(
             Verdict.OPEN, session_id="session-1", username=username, user_id=1, state="ready", target=target
@@ -68,11 +68,12 @@ def make() -> Proxy:
         cluster = Cluster.model_validate(told["cluster"])
         ca = load_user_ca(Path(told["ca"]))
         dial = SSHDial(Pool(lambda cluster: credential(ca)))
-    lookup = Lookup(cluster, username)
+    lookup = Lookup(cluster, username, int(os.environ["BENCH_ORIGIN"]))
     limits, ceilings = Limits(), Ceilings()
     if sockets := int(os.environ.get("BENCH_SOCKETS", "0")):
         limits = replace(limits, sockets=sockets)
         ceilings = replace(ceilings, sockets_per_session=sockets, sockets_per_person=sockets)
+    look_seldom()
     return Proxy(
         site=Site(portal_url=f"http://localhost:{os.environ['BENCH_PORT']}", sessions_domain="localhost"),
         access=AccessCache(lookup.look_up),
@@ -82,7 +83,3 @@ def make() -> Proxy:
         ceilings=ceilings,
         uses_fast_lane=os.environ.get("BENCH_LANE", "fast") == "fast",
     )
-
-
-application = make()
-look_seldom()

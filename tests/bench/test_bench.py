@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import peers
-from tests.bench.report import CHP, FAST, NGINX, Target, verdict
+from tests.bench import authorise, peers
+from tests.bench.cell import jupyter_of_a_job
+from tests.bench.report import BEGIN, CHP, END, FAST, NGINX, Target, put, verdict
 from tests.bench.run import measure
 from tests.integration.ssh_server import free_port
 
@@ -31,6 +32,22 @@ def ours(tmp_path: Path) -> Iterator[peers.Peer]:
 def test_our_side_answers_the_client_of_the_benchmarks(ours: peers.Peer) -> None:
     assert measure("latency", ours, 0.1)["latency p50 µs"] > 0
     assert measure("beside", ours, 0.1)["beside MB/s"] > 0
+
+
+@pytest.mark.integration
+def test_a_cell_is_executed_in_the_jupyter_of_a_job(tmp_path: Path) -> None:
+    with jupyter_of_a_job(tmp_path) as job:
+        assert measure("cell", job, 0.1)["cell p50 µs"] > 0
+
+
+async def test_a_decision_whose_answer_is_known_asks_nobody_and_waits_for_nothing() -> None:
+    assert (await authorise.measure(0.05))["authorisation µs"] > 0  # it raises where one of the two is not so
+
+
+def test_a_new_measurement_leaves_what_is_written_by_hand() -> None:
+    page = put(f"Before.\n{BEGIN}\nold\n{END}\n\nBy hand.\n", "new\n")
+    assert page == f"Before.\n{BEGIN}\nnew\n{END}\n\nBy hand.\n"
+    assert put("All by hand.\n", "new") == f"{BEGIN}\nnew\n{END}\n\nAll by hand.\n"
 
 
 def test_a_target_is_missed_below_its_ratio_and_met_at_it() -> None:

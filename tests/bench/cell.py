@@ -1,0 +1,102 @@
+"""An executed cell: a real Jupyter with a real kernel behind each way, measured from the click to the result.
+
+Behind ours runs what Footbridge starts, the job script with its configuration of Jupyter. Behind ``ssh -N -L`` runs
+plain Jupyter, as the tutorials tell people to start it. ``python -m tests.bench.cell cell PORT HOST SECONDS PATH`` is
+the client, for a kernel's WebSocket at PATH.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from websockets.sync.client import connect
+from websockets.typing import Origin
+
+from tests.bench.client import COOKIE, SECRET, percentiles
+from tests.bench.peers import OTHER_CORE, PROXY_CORE, Peer, start
+from tests.integration.jupyter_job import BASE_URL, Job, Kernel
+from tests.integration.ssh_server import free_port
+
+BOTH_CORES = f"{PROXY_CORE},{OTHER_CORE}"
+"""Where Jupyter and its kernels run: on a cluster they would share none with the proxy or the browser."""
+PLAIN, JOBS = "no proxy, plain Jupyter", "no proxy, Jupyter of a job"
+
+
+def execute(port: int, host: str, seconds: float, path: str) -> dict[str, float]:
+    """Execute a cell again and again; how long each took."""
+    line = socket.create_connection(("127.0.0.1", port), timeout=10)
+    fields = {"Cookie": f"footbridge={COOKIE}", "X-Footbridge-Secret": SECRET}  # ours replaces it
+    address, origin = f"ws://{host}{path}", Origin(f"http://{host}")
+    with connect(address, sock=line, origin=origin, additional_headers=fields, compression=None) as there:
+        kernel = Kernel("", there)
+        for _ in range(3):
+            kernel.run("1")  # until it has started
+        took, end = [], time.perf_counter() + seconds
+        while (begin := time.perf_counter()) < end:
+            if kernel.run("print(6 * 7)") != "42":
+                raise RuntimeError("a cell gave something else")
+            took.append(time.perf_counter() - begin)
+    return percentiles(took)
+
+
+def _new_kernel(port: int, base_url: str) -> str:
+    """Start a kernel; the path of its WebSocket."""
+    fields = {"X-Footbridge-Secret": SECRET, "Cookie": "_xsrf=x", "X-XSRFToken": "x"}
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as client:
+        client.request("POST", f"{base_url}api/kernels", "{}", {**fields, "Content-Type": "application/json"})
+        answer = client.getresponse()
+        body = answer.read()
+        if answer.status != 201:
+            raise RuntimeError(f"no kernel: {answer.status} {body[:200]!r}")
+    return f"{base_url}api/kernels/{json.loads(body)['id']}/channels"
+
+
+@contextlib.contextmanager
+def plain_jupyter(folder: Path) -> Iterator[Peer]:
+    """Jupyter as people start it; without a token, which makes no difference to a cell."""
+    port, home = free_port(), folder / "plain"
+    home.mkdir()
+    options = ["--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=", f"--notebook-dir={home}"]
+    options += ["--ServerApp.disable_check_xsrf=True", "--ServerApp.allow_remote_access=True"]
+    own = {name: str(home) for name in ("HOME", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR")}
+    own["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = [sys.executable, "-m", "jupyter_server", *options]
+    peer = start(command, port, PLAIN, folder / "plain.log", BOTH_CORES, **own)
+    try:
+        peer.prefix = _new_kernel(port, "/")
+        yield peer
+    finally:
+        peer.process.terminate()  # it ends its kernels
+        peer.process.wait(20)
+
+
+@contextlib.contextmanager
+def jupyter_of_a_job(folder: Path) -> Iterator[Peer]:
+    """Jupyter as the job script starts it."""
+    job = Job(folder / "job", secret=SECRET)
+    job.start()
+    assert job.process is not None
+    subprocess.run(["taskset", "-a", "-p", "-c", BOTH_CORES, str(job.process.pid)], check=True, capture_output=True)
+    try:
+        port = job.connection().port
+        yield Peer(JOBS, port, job.process, _new_kernel(port, BASE_URL))
+    finally:
+        job.kill()
+
+
+def main(_: str, port: str, host: str, seconds: str, path: str) -> None:
+    """Measure."""
+    sys.stdout.write(json.dumps(execute(int(port), host, float(seconds), path)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
