@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from launcher.clusters import Cluster
-from launcher.doctor import datapath, places, portal, processes, reach, records, scheduling
+from launcher.doctor import (
+    datapath,
+    directory,
+    host_accounts,
+    places,
+    portal,
+    processes,
+    provider,
+    reach,
+    records,
+    scheduling,
+)
 from launcher.doctor.findings import Finding, Outcome
 from launcher.doctor.runner import Check, examine
 from launcher.doctor.visit import STEP_SECONDS, Visit, visit
@@ -33,6 +44,21 @@ PORTAL: tuple[Check[object], ...] = (
     Check("portal.sessions_domain", _("The sessions' addresses"), processes.sessions_domain),
     Check("portal.mail", _("The mail server"), portal.mail),
 )
+
+WAYS: Mapping[str, tuple[Check[object], ...]] = {
+    "ldap": (
+        Check("portal.ldap", _("The directory"), directory.reach),
+        Check("portal.ldap_bind", _("The portal's account there"), directory.bind, needs=("portal.ldap",)),
+        Check("portal.ldap_people", _("People in the directory"), directory.people, needs=("portal.ldap_bind",)),
+    ),
+    "openid": (
+        Check("portal.openid", _("The OpenID provider"), provider.document),
+        Check("portal.openid_keys", _("The provider's keys"), provider.keys, needs=("portal.openid",)),
+        Check("portal.openid_address", _("The redirect address"), provider.own_address),
+    ),
+    "pam": (Check("portal.pam", _("This computer's accounts"), host_accounts.service),),
+}
+"""More about the ways to sign in that the portal uses; of the others there is nothing to say."""
 
 _LOGIN = "cluster.login"
 _COMMANDS = ("cluster.shell", "cluster.commands")
@@ -65,12 +91,24 @@ CLUSTER: tuple[Check[Visit], ...] = (
 
 def check_portal() -> Iterator[Finding]:
     """Findings about the portal itself, with Django set up."""
-    yield from examine([*portal.BEFORE_DJANGO, *PORTAL], None)
+    yield from examine([*portal.BEFORE_DJANGO, *_portal_checks()], None)
 
 
 def check_portal_further() -> Iterator[Finding]:
     """The same without the checks that need no Django: they were made before."""
-    yield from examine(PORTAL, None)
+    yield from examine(_portal_checks(), None)
+
+
+def _portal_checks() -> list[Check[object]]:
+    """All that concern this portal, those of its ways to sign in after signing in itself."""
+    from django.conf import settings
+
+    checks: list[Check[object]] = []
+    for check in PORTAL:
+        checks.append(check)
+        if check.id == "portal.sign_in":
+            checks += [each for way in settings.CONF.auth for each in WAYS.get(way, ())]
+    return checks
 
 
 def check_cluster(cluster: Cluster, username: str, *, with_job: bool = False) -> Iterator[Finding]:

@@ -62,7 +62,7 @@ class DirectoryPassword:
         """See PasswordWay. Raises DirectoryAway, DirectoryInterrupted, DirectoryRefused, Superuser."""
         if not password:  # an empty one would bind as nobody, and succeed
             return None
-        with self._connected() as connection:
+        with self.connected() as connection:
             # Nobody's entry is bound to as well: the time of the answer must not tell which accounts there are.
             name, attributes = self._find(connection, username) or (self._nobody(), {})
             try:
@@ -85,14 +85,9 @@ class DirectoryPassword:
                 claims={claim: _texts(attributes, claim) for claim in self._conf.ldap_claims},
             )
 
-    def look_up(self, username: str) -> str | None:
-        """The name of somebody's entry: for the check-up, without a password. Raises as ``check`` does."""
-        with self._connected() as connection:
-            person = self._find(connection, username)
-        return person[0] if person else None
-
     @contextlib.contextmanager
-    def _connected(self) -> Iterator[ldap.ldapobject.LDAPObject]:
+    def connected(self) -> Iterator[ldap.ldapobject.LDAPObject]:
+        """The directory, with the portal let in to look people up. Raises DirectoryAway, DirectoryRefused."""
         conf = self._conf
         connection = ldap.initialize(conf.ldap_url)
         try:

@@ -52,29 +52,45 @@ def _discover(issuer: str) -> _Known:
         known = _known.get(issuer)
     if known is not None and time.monotonic() - known.at < _KEEP_SECONDS:
         return known
-    document = ask(issuer.rstrip("/") + "/.well-known/openid-configuration")
+    document = document_of(issuer)
     if document.get("issuer") != issuer:
         raise ProviderAway("the provider calls itself otherwise than PORTAL_OPENID_ISSUER")
-    for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
-        address = document.get(name)
-        if not isinstance(address, str) or not is_safe_address(address):
-            raise ProviderAway(f"the provider names no safe {name}")
-    known = _Known(document, _keys(document["jwks_uri"]), time.monotonic())
+    unsafe = unsafe_endpoint(document)
+    if unsafe:
+        raise ProviderAway(f"the provider names no safe {unsafe}")
+    known = _Known(document, keys_at(document["jwks_uri"]), time.monotonic())
     with _lock:
         _known[issuer] = known
     return known
 
 
-def _keys(address: str) -> dict[str, jwt.PyJWK]:
+def document_of(issuer: str) -> dict[str, Any]:
+    """What a provider says of itself, unjudged (OpenID Connect Discovery 1.0, 4). Raises ProviderAway."""
+    return ask(issuer.rstrip("/") + "/.well-known/openid-configuration")
+
+
+def unsafe_endpoint(document: dict[str, Any]) -> str:
+    """The first of the addresses that the portal needs which is missing or not https; empty where all are good."""
+    for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+        address = document.get(name)
+        if not isinstance(address, str) or not is_safe_address(address):
+            return name
+    return ""
+
+
+def keys_at(address: str) -> dict[str, jwt.PyJWK]:
+    """The keys there that the portal can use, by their names. Raises ProviderAway, also where there is none."""
     found = ask(address).get("keys")
     keys: dict[str, jwt.PyJWK] = {}
     for each in found[:50] if isinstance(found, list) else []:
         if not isinstance(each, dict) or each.get("use", "sig") != "sig" or each.get("kty") == "oct":
             continue
         try:
-            keys[str(each.get("kid", ""))] = jwt.PyJWK(each)
+            key = jwt.PyJWK(each)
         except (jwt.PyJWTError, ValueError, TypeError, KeyError):
             continue  # of a kind that this library does not know; others may do
+        if key.algorithm_name in ALGORITHMS:
+            keys[str(each.get("kid", ""))] = key
     if not keys:
         raise ProviderAway("the provider names no key that the portal can use")
     return keys
@@ -175,7 +191,7 @@ def _key(issuer: str, kid: str) -> jwt.PyJWK:
     key = _chosen(known, kid)
     if key is None and time.monotonic() - known.keys_at > _ASK_AGAIN_SECONDS:
         known.keys_at = time.monotonic()
-        known.keys = _keys(known.document["jwks_uri"])
+        known.keys = keys_at(known.document["jwks_uri"])
         key = _chosen(known, kid)
     if key is None:
         raise ProviderRefused("the token is signed with a key that the provider does not name")
