@@ -57,7 +57,7 @@ def sshd(_sshd: OpenSSH, site: Site) -> Iterator[OpenSSH]:
     parts.forget()
 
 
-def write_clusters(host: OpenSSH, credential: str) -> None:
+def write_clusters(host: OpenSSH, credential: str, **more: object) -> None:
     values = {
         "name": "Test cluster",
         "login_hosts": [f"127.0.0.1:{host.port}"],
@@ -65,6 +65,7 @@ def write_clusters(host: OpenSSH, credential: str) -> None:
         "connect_timeout_seconds": 5,
         "command_timeout_seconds": 5,
         "credential": credential,
+        **more,
     }
     lines = [f"{key} = {toml_value(value)}" for key, value in values.items()]
     queue = '\n\n[[clusters.hpc.queues]]\nname = "workq"\n'
@@ -222,6 +223,24 @@ def test_to_connect_is_no_proof_for_administration(by_key: OpenSSH) -> None:
     connect(client)
     assert EnrolledKey.objects.exists()
     assert client.get("/profile/second-steps/app/").status_code == 302
+
+
+def test_an_operator_who_is_not_connected_keeps_nobody_else_from_it(sshd: OpenSSH, me: Client) -> None:
+    write_clusters(sshd, "enrolled-key", operator="bob")
+    assert connect(me) == "/profile/"
+    assert whoami() == "alice"
+
+
+def test_an_account_is_connected_on_another_cluster_than_the_one_people_sign_in_at(
+    by_key: OpenSSH, site: Site, me: Client
+) -> None:
+    other = (FOLDER / "clusters.toml").read_text().replace("clusters.hpc", "clusters.old").replace("workq", "batch")
+    with (FOLDER / "clusters.toml").open("a") as file:
+        file.write(other.replace(str(by_key.port), "1"))
+    parts.forget()
+    site(auth=("cluster",), auth_cluster="old")
+    assert connect(me) == "/profile/"
+    assert [key.cluster for key in EnrolledKey.objects.all()] == ["hpc"]
 
 
 def test_nobody_connects_without_being_signed_in(by_key: OpenSSH, client: Client) -> None:
