@@ -8,14 +8,12 @@ Asks as the portal itself does at a sign-in, and binds as nobody else. TLS is tr
 from __future__ import annotations
 
 import secrets
-import socket
 import ssl
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from launcher.doctor.findings import Said, broken, doubtful, fine, one_line, words_of
+from portal.accounts.ways.ldap_greeting import greet, has_tls
 from portal.conf import Conf
 from portal.words import marked as _
 
@@ -24,11 +22,6 @@ if TYPE_CHECKING:
 
 SOME = 5
 """People that are looked at."""
-_PORTS = {"ldap": 389, "ldaps": 636}
-_START_TLS = bytes.fromhex("301d02010177188016") + b"1.3.6.1.4.1.1466.20037"
-"""The request as it is sent (RFC 4511, 4.14.1), message 1."""
-_YES = bytes.fromhex("0a0100")
-"""The part of an answer that says success."""
 _CERTIFICATE_CURE = _(
     "Name the directory in PORTAL_LDAP_URL as its certificate does, and who signed it in PORTAL_LDAP_CA_FILE."
 )
@@ -59,15 +52,10 @@ def reach(_portal: object) -> Said:
             command="uv sync --extra ldap",
             words=error,
         )
-    parts = urlsplit(conf.ldap_url)
-    if parts.scheme == "ldapi":
+    if conf.ldap_url.startswith("ldapi:"):
         return fine(_("%(url)s is a socket of this computer."), url=conf.ldap_url)
-    host, port = parts.hostname or "localhost", parts.port or _PORTS[parts.scheme]
-    with_tls = parts.scheme == "ldaps" or conf.ldap_start_tls
     try:
-        with socket.create_connection((host, port), conf.ldap_seconds) as link:
-            if with_tls:
-                _try_tls(link, host, conf, asks_first=parts.scheme == "ldap")
+        greet(conf, checks_certificate=True)
     except ssl.SSLCertVerificationError as error:
         return broken(
             _("The certificate of %(url)s is not the directory's: %(words)s"),
@@ -96,26 +84,9 @@ def reach(_portal: object) -> Said:
             url=conf.ldap_url,
             words=words_of(error),
         )
-    if with_tls:
+    if has_tls(conf):
         return fine(_("%(url)s answers, and its certificate is good."), url=conf.ldap_url)
     return fine(_("%(url)s answers, on this computer and therefore without TLS."), url=conf.ldap_url)
-
-
-def _try_tls(link: socket.socket, host: str, conf: Conf, *, asks_first: bool) -> None:
-    """Raises SSLError, and OSError for a file or a directory that is not there."""
-    context = ssl.create_default_context(
-        cafile=None if conf.ldap_ca_file is None else _openable(str(conf.ldap_ca_file))
-    )
-    if asks_first:
-        link.sendall(_START_TLS)
-        if _YES not in link.recv(4096):
-            raise ssl.SSLError(0, "the directory does not begin TLS when it is asked to")
-    context.wrap_socket(link, server_hostname=host).close()
-
-
-def _openable(path: str) -> str:
-    with Path(path).open("rb"):  # the library's own error names no file
-        return path
 
 
 def bind(_portal: object) -> Said:

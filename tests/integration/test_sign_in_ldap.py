@@ -107,15 +107,20 @@ def test_a_directory_with_another_authoritys_certificate_is_told_nothing(running
             way(running, ldap_ca_file=tmp_path / "ca.pem", **changes).check("alice", PASSWORD)
 
 
-def test_a_directory_that_is_away_or_hangs_is_not_a_wrong_password(running: Directory) -> None:
+@pytest.mark.parametrize(("scheme", "start_tls"), [("ldap", False), ("ldap", True), ("ldaps", False)])
+def test_a_directory_that_is_away_or_hangs_is_not_a_wrong_password(
+    running: Directory, scheme: str, start_tls: bool
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         began = time.monotonic()
         with pytest.raises(DirectoryAway):
-            way(running, ldap_url=f"ldap://127.0.0.1:{port}", ldap_seconds=1).check("alice", PASSWORD)
+            way(running, ldap_url=f"{scheme}://127.0.0.1:{port}", ldap_start_tls=start_tls, ldap_seconds=1).check(
+                "alice", PASSWORD
+            )
         assert time.monotonic() - began < 10
     with pytest.raises(DirectoryAway):
-        way(running, ldap_url=f"ldap://127.0.0.1:{port}").check("alice", PASSWORD)
+        way(running, ldap_url=f"{scheme}://127.0.0.1:{port}", ldap_start_tls=start_tls).check("alice", PASSWORD)
 
 
 def test_a_wrong_password_of_the_portal_itself_is_not_taken_for_the_persons(running: Directory) -> None:

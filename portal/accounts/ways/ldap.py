@@ -15,6 +15,7 @@ import ldap
 import ldap.filter
 
 from portal.accounts.ways.base import Identity, Superuser
+from portal.accounts.ways.ldap_greeting import greet
 from portal.conf import Conf
 from portal.errors import FootbridgeError
 
@@ -89,6 +90,10 @@ class DirectoryPassword:
     def connected(self) -> Iterator[ldap.ldapobject.LDAPObject]:
         """The directory, with the portal let in to look people up. Raises DirectoryAway, DirectoryRefused."""
         conf = self._conf
+        try:
+            greet(conf, checks_certificate=False)  # else one that is silent would be waited for without end
+        except OSError as error:
+            raise DirectoryAway(str(error)) from error
         connection = ldap.initialize(conf.ldap_url)
         try:
             connection.set_option(ldap.OPT_PROTOCOL_VERSION, ldap.VERSION3)
