@@ -22,9 +22,11 @@ from django.core.asgi import get_asgi_application
 from launcher import parts
 from launcher.proxy.factory import proxy_from_settings
 from launcher.routing import websocket_urlpatterns
+from portal import coredumps
 from portal.front import Front
 from portal.garbage import look_seldom
 
+coredumps.write_none()
 parts.sign_in_cluster()  # refuses to start with a clusters file that is wrong, rather than at somebody's sign-in
 
 _pages = ProtocolTypeRouter(

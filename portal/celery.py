@@ -8,7 +8,10 @@ from celery import Celery
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
+from portal import coredumps
 from portal.conf import conf
+
+coredumps.write_none()
 
 _URL = conf().valkey_url
 

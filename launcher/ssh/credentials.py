@@ -191,8 +191,10 @@ class PasswordCredential:
 def _password_options(
     password: str, accepted: Callable[[], None] = lambda: None, *, conversation: Conversation | None = None
 ) -> Mapping[str, object]:
+    secret = OneTime(password)
+
     def factory() -> PasswordClient:
-        return PasswordClient(password, accepted, conversation)
+        return PasswordClient(secret, accepted, conversation)
 
     return {
         "client_factory": factory,
@@ -207,16 +209,39 @@ def _password_options(
     }
 
 
+class OneTime:
+    """A password until somebody takes it.
+
+    A connection refers to the options it was made with for as long as it is open, which may be hours: what they lead to
+    must not hold the password any more.
+    """
+
+    __slots__ = ("_password",)
+
+    def __init__(self, password: str) -> None:
+        self._password: str | None = password
+
+    @property
+    def is_left(self) -> bool:
+        """Whether nobody has taken it."""
+        return self._password is not None
+
+    def take(self) -> str | None:
+        """The password, the first time."""
+        password, self._password = self._password, None
+        return password
+
+
 class PasswordClient(asyncssh.SSHClient):
     """Answers a login host's first request for a password and forgets it."""
 
     def __init__(
         self,
-        password: str,
+        secret: OneTime,
         accepted: Callable[[], None] = lambda: None,
         conversation: Conversation | None = None,
     ) -> None:
-        self._password: str | None = password
+        self._secret = secret
         self._accepted = accepted
         self._conversation = conversation
         self._has_asked = False
@@ -228,14 +253,10 @@ class PasswordClient(asyncssh.SSHClient):
     @property
     def has_answered(self) -> bool:
         """Whether a login host has been told anything that was secret."""
-        return self._password is None or self._has_conversed
+        return not self._secret.is_left or self._has_conversed
 
     def auth_completed(self) -> None:
         self._accepted()
-
-    def _take(self) -> str | None:
-        password, self._password = self._password, None
-        return password
 
     @contextlib.contextmanager
     def _stopped_clock(self) -> Iterator[None]:
@@ -250,7 +271,7 @@ class PasswordClient(asyncssh.SSHClient):
                 self.clock.reschedule(until + loop.time() - began)
 
     def password_auth_requested(self) -> str | None:
-        return self._take()
+        return self._secret.take()
 
     def password_change_requested(self, prompt: str, lang: str) -> PasswordChangeResponse:
         # The account is right, the password has expired: only its owner can choose a new one, elsewhere.
@@ -261,7 +282,7 @@ class PasswordClient(asyncssh.SSHClient):
         has_asked, self._has_asked = self._has_asked, True
         if self._conversation is not None:
             return None if has_asked else ""  # once: a second time means that an answer was wrong
-        return None if self._password is None else ""
+        return "" if self._secret.is_left else None
 
     async def kbdint_challenge_received(
         self, name: str, instructions: str, lang: str, prompts: KbdIntPrompts
@@ -272,8 +293,8 @@ class PasswordClient(asyncssh.SSHClient):
         for place, (text, echoed) in enumerate(prompts):
             if echoed or wants_code(text):
                 continue
-            if self._password is not None:
-                answers[place] = self._take()
+            if self._secret.is_left:
+                answers[place] = self._secret.take()
             elif wants_password(text):
                 return None  # the password was given, and is asked for again: it was wrong
         left = [place for place, answer in enumerate(answers) if answer is None]

@@ -155,6 +155,7 @@ class Story:
     found: dict[str, dict[str, set[str]]]  # by when, then by where
     planted: dict[str, set[str]]  # where the planted secret was found
     said_to_valkey: int  # bytes
+    cores: set[str]  # how large a file a crash may leave, over all processes
 
 
 def everywhere(search: Search, portal: Portal, overheard: Overheard) -> dict[str, set[str]]:
@@ -189,7 +190,19 @@ def _day(credential: str, planted: Secret) -> Iterator[Story]:
         found["the wrong one"] = everywhere(Search(wrong), portal, overheard)
 
         _plant(planted, portal)
-        yield Story(credential, found, everywhere(Search(planted), portal, overheard), sum(map(len, overheard.pieces)))
+        where = everywhere(Search(planted), portal, overheard)
+        yield Story(credential, found, where, sum(map(len, overheard.pieces)), core_limits(portal))
+
+
+def core_limits(portal: Portal) -> set[str]:
+    """How large a core dump the portal's own processes may write, soft and hard."""
+    found = set()
+    for name in ("web", "worker", "beat"):
+        for pid in children_of(portal.pids[name]):
+            lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+            (line,) = [line for line in lines if line.startswith("Max core file size")]
+            found |= set(line.split()[4:6])
+    return found
 
 
 def _written(secret: Secret) -> list[str]:
@@ -221,6 +234,10 @@ def test_the_password_is_nowhere_while_a_session_runs_and_after_signing_out(stor
     for when, places in story.found.items():
         allowed = {"worker"} if story.credential == "password" and when != "the wrong one" else set()
         assert {where: hits for where, hits in places.items() if where not in allowed} == {}, when
+
+
+def test_a_crash_would_not_write_it_to_the_disk(story: Story) -> None:
+    assert story.cores == {"0"}
 
 
 def test_the_search_finds_what_is_planted(story: Story) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncssh
 import pytest
 
+from launcher.clusters import Cluster
 from launcher.ssh.ca import UserCA
-from launcher.ssh.credentials import PasswordCredential
+from launcher.ssh.connect import connect
+from launcher.ssh.credentials import LentPassword, PasswordCredential, StoredPasswordCredential
 from launcher.ssh.errors import HostKeyChanged, LoginRefused, TimedOut, Unreachable
 from launcher.ssh.passwords import user_number, verify_password
 from tests.integration.ssh_server import PASSWORD, LoginHost, cluster_of, free_port, login_host, make_ca, silent_host
@@ -136,6 +140,36 @@ async def test_an_empty_password_is_refused_before_any_connection(host: LoginHos
         await verify_password(cluster_of(host), "alice", "")
     assert caught.value.code == "ssh.empty_password"
     assert host.connections == []
+
+
+class Watched(str):
+    """A password of which one can ask whether anything still refers to it."""
+
+
+@pytest.mark.parametrize("method", ["password", "keyboard-interactive"])
+async def test_a_connection_that_stays_open_does_not_hold_the_password(host: LoginHost, method: str) -> None:
+    host.auth_methods = (method,)
+    kept: list[asyncssh.SSHClientConnection] = []
+    watched = Watched(PASSWORD)
+    still_there = weakref.ref(watched)
+    await verify_password(cluster_of(host), "alice", watched, keep=lambda _, connection: kept.append(connection))
+    del watched
+    gc.collect()
+    assert still_there() is None
+    assert not kept[0].is_closed()
+
+
+async def test_a_connection_made_with_a_kept_password_does_not_hold_it(host: LoginHost) -> None:
+    watched = [Watched(PASSWORD)]
+    still_there = weakref.ref(watched[0])
+
+    async def borrow(cluster: Cluster, username: str) -> LentPassword:
+        return LentPassword(watched.pop(), accepted=lambda: None)
+
+    connection = await connect(cluster_of(host), "alice", StoredPasswordCredential(borrow), reason="test")
+    gc.collect()
+    assert still_there() is None
+    assert not connection.is_closed()
 
 
 @pytest.mark.parametrize("username", ["", "root", "a;b", "../alice", "alice@host", "a\0b", "-l root"])
