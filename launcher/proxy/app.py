@@ -116,6 +116,7 @@ class Proxy:
     def drop(self, *, session_id: str = "", user_id: int | None = None) -> None:
         """Something about a session or a person's rights has changed: ask again, also for what is open."""
         self.access.drop(session_id=session_id, user_id=user_id)
+        self._readings.clear()  # heads with a session's secret are no longer needed, or soon made again
         if session_id:
             self.upstreams.drop(session_id)
 

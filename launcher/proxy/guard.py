@@ -95,6 +95,7 @@ class GuardedProtocol(HttpToolsProtocol):
         ):
             if self._timer is not None:
                 self._expect(None)
+            self._empty_lines = 0
             self._take_again(*again)
             return
         while data and not self._is_over:

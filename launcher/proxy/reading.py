@@ -43,6 +43,10 @@ class Readings:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept.clear()
+
     def find(self, key: Key) -> Reading | None:
         """What was read of the same fields from the same client."""
         return self._kept.get(key)
