@@ -29,6 +29,7 @@ from launcher.proxy.cookies import cookie_value
 from launcher.proxy.errors import AccessEnded, UpstreamBroken, UpstreamBusy, UpstreamError, UpstreamSilent
 from launcher.proxy.fast import pump, tunnel
 from launcher.proxy.fast.direct import Direct
+from launcher.proxy.fast.lookout import Lookout
 from launcher.proxy.headers import BadHead
 from launcher.proxy.limits import USUAL, Ceilings, InFlight
 from launcher.proxy.moments import Moments
@@ -94,7 +95,7 @@ class Proxy:
         self.in_flight = InFlight(ceilings)
         self._site = site
         self._uses_fast_lane = uses_fast_lane
-        self._lookout = pump.Lookout(access, upstreams)
+        self._lookout = Lookout(access, upstreams)
         self._redeem = redeem
         self._denied = denied
         self._denials: OrderedDict[tuple[str, str, str], float] = OrderedDict()

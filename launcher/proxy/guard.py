@@ -14,13 +14,14 @@ import re
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from launcher.proxy import pages
 from launcher.proxy.cycle import Cycle, scope_of
 from launcher.proxy.framing import HOST, REQUEST_LINE, BadFraming, ChunkScanner
 from launcher.proxy.headers import MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from launcher.proxy.pages import Page
+from launcher.proxy.patience import PatientProtocol
 from launcher.proxy.repeats import Block, Blocks
 from launcher.proxy.sparselog import SparseLog
 
@@ -51,7 +52,7 @@ class _Refused(Exception):
     """Ends a callback of the parser; the status is in ``GuardedProtocol._refusal``."""
 
 
-class GuardedProtocol(HttpToolsProtocol):
+class GuardedProtocol(PatientProtocol):
     """See the module."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -66,7 +67,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._blocks = Blocks()
         self._is_plain = False  # the head that was just read; see ``repeats``
-        self._idle_since = 0.0  # loop time of the last answer's end; 0 while something is under way
 
     # asyncio's protocol
 
@@ -79,12 +79,12 @@ class GuardedProtocol(HttpToolsProtocol):
         """Forget everything."""
         self._is_over = True
         self._expect(None)
-        self._stop_keepalive()
+        self.stop_keepalive()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Hand on what is strict; see the module."""
-        self._idle_since = 0.0
+        self.idle_since = 0.0
         cycle = self.cycle
         # The same head again, in one piece and with nothing under way: the usual request.
         if (
@@ -181,7 +181,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.parser.feed_data(head)
         except httptools.HttpParserUpgrade:
             self._is_over = True
-            self._stop_keepalive()
+            self.stop_keepalive()
             self.handle_websocket_upgrade()
         except httptools.HttpParserError:
             if self.cycle is not before:  # the parser changed its mind
@@ -286,39 +286,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self.parser.feed_data(piece)
 
     # Time
-
-    def on_response_complete(self) -> None:
-        """uvicorn's, but for the timer: one that looks at the time costs less than a new one after each answer."""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
-            return
-        self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._await_next(self.timeout_keep_alive)
-
-    def _await_next(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close a connection that has been idle for so long; look again later at any other."""
-        self.timeout_keep_alive_task = None
-        if self._idle_since:
-            left = self._idle_since + self.timeout_keep_alive - self.loop.time()
-            if left > 0:
-                self._await_next(left)
-            else:
-                super().timeout_keep_alive_handler()
-
-    def _stop_keepalive(self) -> None:
-        super()._unset_keepalive_if_required()
-
-    def _unset_keepalive_if_required(self) -> None:
-        """uvicorn's wish to stop the timer: it sees by itself that something is under way."""
 
     def _expect(self, seconds: float | None) -> None:
         """Something must come within ``seconds``; None: nothing is waited for."""

@@ -2,7 +2,7 @@
 
 What follows from the fields alone is found out once, by the strict way, and kept under exactly these bytes; only the
 request line is read anew. Kept for one connection, so that nothing passes from one person to another. The permission
-is no part of it: that is asked for each request. Measured: a request costs a third less than with all fields read.
+is no part of it: that is asked for each request. What this brings is measured in ``fast.direct``.
 """
 
 from __future__ import annotations
