@@ -29,7 +29,7 @@ class LoginCheck:
     """The login host took the password. What it says about the account may be incomplete, never wrong."""
 
     accepted: bool = True
-    username: str = ""  # as the cluster spells it: a login host that ignores case must not make two people of one
+    username: str = ""
     home: str = ""
 
 
@@ -48,8 +48,9 @@ async def verify_password(
     while their password, or a code that is valid once, has opened the door.
 
     Raises LoginRefused (wrong password: ``ssh.login_refused``; expired: ``ssh.password_expired``; the account
-    runs no commands: ``ssh.no_shell``; it is root by another name: ``ssh.superuser``; and, before any connection is
-    made, ``ssh.empty_password`` and ``ssh.bad_username``), Unreachable, TimedOut, HostKeyChanged.
+    runs no commands: ``ssh.no_shell``; its name is spelt otherwise: ``ssh.other_spelling``; it is root by another
+    name: ``ssh.superuser``; and, before any connection is made, ``ssh.empty_password`` and ``ssh.bad_username``),
+    Unreachable, TimedOut, HostKeyChanged.
     """
     connection = await connect(
         cluster,
@@ -68,6 +69,11 @@ async def verify_password(
             raise LoginRefused(
                 " ".join(words.split())[:200], code="ssh.password_expired" if expired else "ssh.no_shell"
             )
+        # A login host that ignores case must not make two people of one. The account's own shell says it, so the other
+        # spelling is not believed either: with it an account “Bob” could call itself “bob”, where both are there.
+        spelling = _last_line(name.stdout)
+        if spelling != username and spelling.lower() == username.lower():
+            raise LoginRefused("the account is spelt otherwise there", code="ssh.other_spelling")
         # The account's own word: who could forge it here has root's power already, so it keeps mistakes out.
         number = await run(connection, Command(("id", "-u")), timeout_seconds=cluster.command_timeout_seconds)
         match user_number(number.stdout):
@@ -77,11 +83,8 @@ async def verify_password(
                 raise LoginRefused("the account has the user number 0", code="ssh.superuser")
         home = await run(connection, Command(("printenv", "HOME")), timeout_seconds=cluster.command_timeout_seconds)
         # A talkative shell start-up file prints before the command does: the answer is the last line.
-        folder, spelling = _last_line(home.stdout), _last_line(name.stdout)
-        check = LoginCheck(
-            username=spelling if spelling.lower() == username.lower() else username,
-            home=folder if folder.startswith("/") else "",
-        )
+        folder = _last_line(home.stdout)
+        check = LoginCheck(username=username, home=folder if folder.startswith("/") else "")
         if keep is not None:
             keep(check, connection)
             is_kept = True

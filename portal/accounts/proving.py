@@ -33,6 +33,7 @@ CONNECTING = "connect"
 AFTER_A_RIGHT_PASSWORD = {
     "ssh.password_expired": "sign_in.password_expired",
     "ssh.no_shell": "sign_in.no_shell",
+    "ssh.other_spelling": "sign_in.other_spelling",
     "pam.password_expired": "sign_in.password_expired",
     "pam.closed": "sign_in.closed",
     "sign_in.superuser": "sign_in.superuser",

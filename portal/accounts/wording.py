@@ -25,6 +25,9 @@ def sign_in_sentence(code: str) -> str:
             "The cluster wants you to choose a new password first. Sign in to it once by SSH, then come back."
         ),
         "sign_in.no_shell": _("Your account on the cluster cannot run commands, so it cannot start sessions."),
+        "sign_in.other_spelling": _(
+            "Write your account name with the same small and capital letters as the cluster does."
+        ),
         "sign_in.superuser": _("This account administers the cluster's computers. Sign in with your personal account."),
         "sign_in.closed": _("Your account is closed or has run out."),
         "sign_in.not_allowed": _("Your account may not use this portal."),

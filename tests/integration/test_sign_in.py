@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from django.conf import settings
 from django.db import IntegrityError, connections, transaction
 from django.http import HttpResponse
 from django.test import Client
@@ -270,3 +271,17 @@ def test_pages_about_a_person_are_kept_by_no_browser(
 ) -> None:
     post(client, "alice", "right")
     assert "no-store" in client.get(reverse(where)).headers["Cache-Control"]
+
+
+def test_a_web_session_of_before_the_sign_in_is_worth_nothing_after_it(way: CountingWay, client: Client) -> None:
+    """Somebody may have planted it in this browser, and know its key."""
+    client.get(reverse("accounts:sign-in"))
+    planted = client.session
+    planted["planted"] = True
+    planted.save()
+    post(client, "alice", "right")
+    assert client.session.session_key != planted.session_key
+    other = Client()
+    other.cookies[settings.SESSION_COOKIE_NAME] = planted.session_key
+    assert "_auth_user_id" not in other.session
+    assert other.get("/").status_code == 302

@@ -41,7 +41,7 @@ async def test_the_right_password_brings_the_home_folder(host: LoginHost) -> Non
     assert login.home == str(host.home)
 
 
-async def test_the_clusters_own_spelling_of_the_name_counts(
+async def test_a_name_that_the_cluster_spells_otherwise_is_refused_and_never_taken_over(
     host: LoginHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in = tmp_path / "bin" / "id"  # a login host that ignores case, as with Active Directory
@@ -49,7 +49,10 @@ async def test_the_clusters_own_spelling_of_the_name_counts(
     stand_in.write_text('#!/bin/sh\n[ "$1" = -un ] && echo alice || echo 1234\n')
     stand_in.chmod(0o755)
     monkeypatch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
-    assert (await verify_password(cluster_of(host), "Alice", PASSWORD)).username == "alice"
+    with pytest.raises(LoginRefused) as refused:
+        await verify_password(cluster_of(host), "Alice", PASSWORD)
+    assert refused.value.code == "ssh.other_spelling"
+    assert (await verify_password(cluster_of(host), "alice", PASSWORD)).username == "alice"
     assert (await verify_password(cluster_of(host), "bob", PASSWORD)).username == "bob"
 
 

@@ -24,7 +24,7 @@ from launcher.ssh.questions import Conversation, Round
 from portal.accounts.ways.base import Identity, MoreAsked, Superuser
 from portal.conf import Conf
 
-TELL_APART = frozenset({"ssh.password_expired", "ssh.no_shell"})
+TELL_APART = frozenset({"ssh.password_expired", "ssh.no_shell", "ssh.other_spelling"})
 """Refusals after a right password: the person is told what to do."""
 
 
