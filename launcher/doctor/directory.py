@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from launcher.doctor.findings import Said, broken, doubtful, fine, one_line, words_of
+from launcher.doctor.portal import site_conf
 from portal.accounts.ways.ldap_greeting import greet, has_tls
 from portal.conf import Conf
 from portal.words import marked as _
@@ -27,22 +28,15 @@ _CERTIFICATE_CURE = _(
 )
 
 
-def _conf() -> Conf:
-    from django.conf import settings
-
-    conf: Conf = settings.CONF
-    return conf
-
-
 def _way() -> DirectoryPassword:
     from portal.accounts.ways.ldap import DirectoryPassword
 
-    return DirectoryPassword(_conf())
+    return DirectoryPassword(site_conf())
 
 
 def reach(_portal: object) -> Said:
     """The directory answers, and its certificate is good."""
-    conf = _conf()
+    conf = site_conf()
     try:
         import ldap  # noqa: F401  # whether it is there
     except ImportError as error:
@@ -93,7 +87,7 @@ def bind(_portal: object) -> Said:
     """The directory lets the portal in to look people up."""
     from portal.accounts.ways.ldap import DirectoryRefused
 
-    who = _conf().ldap_bind_dn
+    who = site_conf().ldap_bind_dn
     try:
         with _way().connected():
             pass
@@ -111,7 +105,7 @@ def people(_portal: object) -> Sequence[Said]:
     """The settings find people, one for each name, and groups."""
     import ldap
 
-    conf = _conf()
+    conf = site_conf()
     with _way().connected() as connection:
 
         def search(base: str, text: str, *, below: bool, wish: str = "1.1") -> list[dict[str, list[bytes]]]:

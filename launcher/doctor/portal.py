@@ -19,6 +19,14 @@ from portal.conf import PROJECT, Conf, unknown_settings
 from portal.words import marked as _
 
 
+def site_conf() -> Conf:
+    """The settings in force. Only for checks that come after Django was set up."""
+    from django.conf import settings
+
+    conf: Conf = settings.CONF
+    return conf
+
+
 def settings_parse(_portal: object) -> Sequence[Said]:
     """Every setting is understood and safe."""
     try:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from launcher.doctor.findings import Said, broken, doubtful, fine, one_line, words_of
-from launcher.doctor.portal import without_password
+from launcher.doctor.portal import site_conf, without_password
 from portal.conf import Conf
 from portal.words import marked as _
 
@@ -29,27 +29,20 @@ CLOCK_SECONDS = 5
 WEB_SECONDS = 5.0
 
 
-def _conf() -> Conf:
-    from django.conf import settings
-
-    conf: Conf = settings.CONF
-    return conf
-
-
 def _client() -> Any:
     import redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
     options: dict[str, Any] = {"socket_timeout": 3, "socket_connect_timeout": 3, "retry": Retry(NoBackoff(), 0)}
-    return redis.Redis.from_url(_conf().valkey_url, **options)
+    return redis.Redis.from_url(site_conf().valkey_url, **options)
 
 
 def valkey(_portal: object) -> Sequence[Said]:
     """Valkey or Redis answers, is new enough, and throws nothing away."""
     from redis.exceptions import RedisError
 
-    where = without_password(_conf().valkey_url)
+    where = without_password(site_conf().valkey_url)
     try:
         with contextlib.closing(_client()) as client:
             info = client.info()
@@ -165,7 +158,7 @@ def beat(_portal: object) -> Said:
 
 def web(_portal: object) -> Said:
     """A web process answers, at the address that browsers use."""
-    conf = _conf()
+    conf = site_conf()
     public = urlsplit(conf.portal_url)
     port = public.port or (443 if conf.is_https else 80)
     name = public.hostname or "localhost"
@@ -215,7 +208,7 @@ def _health(address: str, port: int, *, host: str, tls: bool) -> dict[str, Any]:
         link = http.client.HTTPConnection(address, port, timeout=WEB_SECONDS)
     with contextlib.closing(link):
         link.request(
-            "GET", "/health/", headers={"Host": host, "X-Forwarded-Proto": urlsplit(_conf().portal_url).scheme}
+            "GET", "/health/", headers={"Host": host, "X-Forwarded-Proto": urlsplit(site_conf().portal_url).scheme}
         )
         answer = link.getresponse()
         body = answer.read(10_000)
@@ -229,7 +222,7 @@ def _health(address: str, port: int, *, host: str, tls: bool) -> dict[str, Any]:
 
 def sessions_domain(_portal: object) -> Said:
     """Browsers find each session's own address."""
-    conf = _conf()
+    conf = site_conf()
     public = urlsplit(conf.portal_url)
     domain, portal_name = conf.sessions_domain, public.hostname or ""
     if conf.session_addresses == "path":

@@ -10,23 +10,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from launcher.doctor.findings import Said, broken, doubtful, fine, words_of
+from launcher.doctor.portal import site_conf
 from portal.accounts import openid_flow
 from portal.accounts.ways import openid_provider
 from portal.accounts.ways.openid_http import ProviderAway
-from portal.conf import Conf
 from portal.words import marked as _
-
-
-def _conf() -> Conf:
-    from django.conf import settings
-
-    conf: Conf = settings.CONF
-    return conf
 
 
 def document(_portal: object) -> Sequence[Said]:
     """The provider answers at its address, is who it is taken for, and can do what the portal needs."""
-    issuer = _conf().openid_issuer
+    issuer = site_conf().openid_issuer
     try:
         said = openid_provider.document_of(issuer)
     except ProviderAway as error:
@@ -99,7 +92,7 @@ def _offers(said: dict[str, Any], name: str, wanted: Sequence[str]) -> bool:
 
 def keys(_portal: object) -> Said:
     """The provider names keys that the portal can check its signatures with."""
-    address = str(openid_provider.document_of(_conf().openid_issuer)["jwks_uri"])
+    address = str(openid_provider.document_of(site_conf().openid_issuer)["jwks_uri"])
     try:
         found = openid_provider.keys_at(address)
     except ProviderAway as error:
