@@ -21,7 +21,7 @@ from asyncssh.auth import KbdIntPrompts, KbdIntResponse, PasswordChangeResponse
 from launcher.clusters import Cluster
 from launcher.ssh.ca import UserCA
 from launcher.ssh.errors import KeyRefused, LoginRefused, PasswordRefused, SSHError
-from launcher.ssh.questions import Conversation, Question, Round, clean, wants_code, wants_password
+from launcher.ssh.questions import Conversation, Question, Round, clean, wants_code, wants_new_password, wants_password
 from portal.words import marked as _
 
 _USERNAME = re.compile(r"[a-z_][a-z0-9_.-]{0,63}", re.IGNORECASE)
@@ -295,6 +295,9 @@ class PasswordClient(asyncssh.SSHClient):
                 continue
             if self._secret.is_left:
                 answers[place] = self._secret.take()
+            elif wants_new_password(text):
+                self.must_change_password = True  # as above
+                return None
             elif wants_password(text):
                 return None  # the password was given, and is asked for again: it was wrong
         left = [place for place, answer in enumerate(answers) if answer is None]

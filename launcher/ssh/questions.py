@@ -22,6 +22,10 @@ LONGEST_TEXT = 200
 LONGEST_ANSWER = 1024
 
 _CODE = re.compile(r"one.?time|otp|oath|verif|\bcode|passcode|token|\bpin\b|验证码|动态|口令牌", re.IGNORECASE)
+_CHANGE = re.compile(
+    r"chang\w* (your |the )?password|\b(current|old|new) (\w+ )?password|(更改|修改).{0,4}密码|(当前|旧|新).{0,4}密码",
+    re.IGNORECASE,
+)
 _PASSWORD = re.compile(r"password|passwort|mot de passe|密码", re.IGNORECASE)
 
 
@@ -55,6 +59,11 @@ def wants_code(text: str) -> bool:
 def wants_password(text: str) -> bool:
     """Whether a hidden question says that it is for the password."""
     return bool(_PASSWORD.search(text[:1000])) and not wants_code(text)
+
+
+def wants_new_password(text: str) -> bool:
+    """Whether a hidden question belongs to the choice of another password, which PAM asks for after the right one."""
+    return bool(_CHANGE.search(text[:1000]))
 
 
 @dataclass(slots=True, eq=False)

@@ -1,8 +1,8 @@
 """OpenSSH's own sshd with accounts of the test's making: passwords, keys and certificates, locks and expiry.
 
 Needs root: sshd gets a private view of /etc/passwd, /etc/group and /etc/shadow (a mount namespace, gone with the
-process), in which alice has a home and bob has one on a file system that is full. ``FOOTBRIDGE_TEST_SSHD`` names
-an sshd that is not installed.
+process), in which alice has a home and bob has one on a file system that is full. Where PAM shall judge, it gets a
+private /etc/pam.d, too. ``FOOTBRIDGE_TEST_SSHD`` names an sshd that is not installed.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ set -e
 mount --bind "$1/passwd" /etc/passwd
 mount --bind "$1/shadow" /etc/shadow
 mount --bind "$1/group" /etc/group
+[ ! -d "$1/pam.d" ] || mount --bind "$1/pam.d" /etc/pam.d
 mount -t tmpfs none /run
 mkdir -m 755 /run/sshd
 mount -t tmpfs -o size=64k,mode=700,uid=54322,gid=54322 none "$1/bob"
@@ -99,6 +100,14 @@ class OpenSSH:
         """Another password from now on."""
         self._write({username: f"{username}:{hash_of(password)}:19000:0:99999:7:::"})
 
+    def change_password_first(self, username: str = "alice") -> None:
+        """As ``chage -d 0``: the password is right, and another one must be chosen."""
+        self._write({username: f"{username}:{self.hash}:0:0:99999:7:::"})
+
+    def pam(self, *lines: str) -> None:
+        """What PAM does from the next login on, for an sshd that asks it."""
+        (self.folder / "pam.d" / "sshd").write_text("\n".join(lines) + "\n")
+
     def mend(self) -> None:
         """Accounts and alice's home as they were at the start."""
         self._write({})
@@ -124,19 +133,25 @@ def hash_of(password: str) -> str:
 
 
 @contextlib.contextmanager
-def openssh(ca_file: Path) -> Iterator[OpenSSH]:
-    """Start sshd. ``ca_file``: the private key of the portal's CA, which it trusts."""
+def openssh(ca_file: Path, *, uses_pam: bool = False, more: str = "") -> Iterator[OpenSSH]:
+    """Start sshd. ``ca_file``: the private key of the portal's CA, which it trusts.
+
+    ``uses_pam``: it asks PAM (see ``OpenSSH.pam``), by keyboard-interactive, instead of for passwords itself. ``more``:
+    further lines of its configuration.
+    """
     # not in pytest's own folder: every other run of pytest closes that again to all accounts but its own
     with tempfile.TemporaryDirectory(prefix="fb-sshd-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # sshd, and the account it becomes, must be able to pass
-        with _running(folder, ca_file) as host:
+        with _running(folder, ca_file, uses_pam, more) as host:
             yield host
 
 
 @contextlib.contextmanager
-def _running(folder: Path, ca_file: Path) -> Iterator[OpenSSH]:
+def _running(folder: Path, ca_file: Path, uses_pam: bool, more: str) -> Iterator[OpenSSH]:
     ca = load_user_ca(ca_file)
+    if uses_pam:
+        (folder / "pam.d").mkdir()
     (folder / "ca.pub").write_text(ca.public_line + "\n")
     host_key, host_ca = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
     (folder / "host_key").touch(mode=0o600)
@@ -159,8 +174,9 @@ def _running(folder: Path, ca_file: Path) -> Iterator[OpenSSH]:
     host.mend()
     (folder / "config").write_text(
         f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host_key\nHostCertificate {folder}/host_key-cert.pub\n"
-        f"TrustedUserCAKeys {folder}/ca.pub\nPasswordAuthentication yes\nKbdInteractiveAuthentication no\nUsePAM no\n"
-        "PidFile none\nSubsystem sftp internal-sftp\nStrictModes yes\nLogLevel VERBOSE\n"
+        f"TrustedUserCAKeys {folder}/ca.pub\nPasswordAuthentication {_yes(not uses_pam)}\n"
+        f"KbdInteractiveAuthentication {_yes(uses_pam)}\nUsePAM {_yes(uses_pam)}\n"
+        f"PidFile none\nSubsystem sftp internal-sftp\nStrictModes yes\nLogLevel VERBOSE\n{more}\n"
     )
     command = ["unshare", "--mount", "/bin/sh", "-c", _NAMESPACE, "sh", str(folder)]
     with (folder / "log").open("wb") as log:
@@ -177,3 +193,7 @@ def _running(folder: Path, ca_file: Path) -> Iterator[OpenSSH]:
     finally:
         process.terminate()
         process.wait(10)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
