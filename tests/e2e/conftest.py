@@ -13,13 +13,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from launcher.demo.folder import Running
 from launcher.democluster.settings import DEFAULT_ACCOUNTS
 from tests.demo_process import StartedDemo, started_demo
 
 PASSWORDS = {account.name: account.password for account in DEFAULT_ACCOUNTS}
+
+PATIENCE_MS = 90_000
+"""How long a page may take to do what is asked of it: a machine with other work is slow, and that is no failure."""
+expect.set_options(timeout=30_000)
 
 Person = Callable[..., Awaitable[Page]]
 
@@ -67,6 +71,7 @@ def person(browser: Browser, demo: Running) -> Person:
 
     async def open_and_sign_in(name: str, **options: object) -> Page:
         context = await browser.new_context(base_url=demo.url, **options)  # type: ignore[arg-type]  # names of Playwright
+        context.set_default_timeout(PATIENCE_MS)
         page = await context.new_page()
         await page.goto("/")
         await page.locator("[name=username]").fill(name)

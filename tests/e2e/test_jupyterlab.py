@@ -4,6 +4,7 @@ and down, a terminal, a second tab, and a portal that is restarted under it all.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Locator, Page, expect
 
+from launcher.demo.browser import Browser
 from launcher.demo.folder import Running
 from tests.demo_process import StartedDemo
 from tests.e2e.conftest import Person
@@ -145,11 +147,17 @@ def restart_web(demo: Running) -> None:
     def web() -> list[int]:
         found = []
         for pid in children_of(demo.pid):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"uvicorn" in command and b"keeper" not in command:
-                found.append(pid)
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if b"uvicorn" in command and b"keeper" not in command:
+                    found.append(pid)
         return found
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError):
+            return Browser("127.0.0.1").get(f"{demo.url}/health/").status == 200
+        return False
 
     (before,) = web()
     os.kill(before, signal.SIGKILL)
-    wait_for(lambda: web() not in ([], [before]), seconds=60, what="another web process")
+    wait_for(lambda: before not in web() and answers(), seconds=90, what="another web process")
