@@ -111,7 +111,7 @@ async def test_a_refusal_without_a_dial_costs_at_most_fifty_microseconds() -> No
             for _ in range(100):
                 await portal.proxy(scope, receive, send)  # type: ignore[arg-type]  # plain dictionaries
             best = min(best, (time.thread_time() - begun) / 100)
-    assert {message["status"] for message in sent if "status" in message} == {503}  # type: ignore[attr-defined, index, operator]
+    assert {message["status"] for message in sent if "status" in message} == {503}  # type: ignore[attr-defined, index, operator]  # as above
     assert best < 50e-6
 
 
