@@ -5,6 +5,8 @@ Used by ``fastpath`` only. A nonce must never be used twice with a key, so there
 
 from __future__ import annotations
 
+import struct
+
 from asyncssh.encryption import Encryption, GCMEncryption
 from asyncssh.misc import MACError
 from cryptography.exceptions import InvalidTag
@@ -15,6 +17,8 @@ LENGTH_BYTES = 4
 TAG_BYTES = 16
 BLOCK_BYTES = 16
 
+_NONCE = struct.Struct(">4sQ")
+_LAST_COUNT = 0xFFFFFFFFFFFFFFFF
 _LARGE_BYTES = 2048  # from here on one copy less is worth a second buffer
 
 
@@ -33,24 +37,28 @@ class KeyedGCM(Encryption):
 
     def _nonce(self) -> bytes:
         count = self._count
-        self._count = (count + 1) & 0xFFFFFFFFFFFFFFFF
-        return self._fixed + count.to_bytes(8, "big")
+        self._count = (count + 1) & _LAST_COUNT
+        return _NONCE.pack(self._fixed, count)
 
     def seal(self, packet: bytes) -> bytes | bytearray:
         """A packet as it goes over the line: its length, ciphertext, tag."""
         size = len(packet)
         header = size.to_bytes(LENGTH_BYTES, "big")
         if size < _LARGE_BYTES:
-            return header + self._aes.encrypt(self._nonce(), packet, header)
+            count = self._count  # as in _nonce, without the call
+            self._count = (count + 1) & _LAST_COUNT
+            return header + self._aes.encrypt(_NONCE.pack(self._fixed, count), packet, header)
         sealed = bytearray(LENGTH_BYTES + size + TAG_BYTES)
         sealed[:LENGTH_BYTES] = header
         self._aes.encrypt_into(self._nonce(), packet, header, memoryview(sealed)[LENGTH_BYTES:])
         return sealed
 
-    def open(self, header: memoryview, rest: memoryview) -> bytes:
+    def open(self, header: bytes | memoryview, rest: bytes | memoryview) -> bytes:
         """The packet in ``rest``, ciphertext and tag. Raises MACError where it is not what was sent."""
+        count = self._count  # as in _nonce, without the call
+        self._count = (count + 1) & _LAST_COUNT
         try:
-            packet = self._aes.decrypt(self._nonce(), rest, header)
+            packet = self._aes.decrypt(_NONCE.pack(self._fixed, count), rest, header)
         except InvalidTag:
             packet = b""
         if not packet:
