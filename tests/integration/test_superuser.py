@@ -38,8 +38,16 @@ def running(tmp_path_factory: pytest.TempPathFactory, user_ca: Path) -> Iterator
         Account(PERSON, PASSWORD, ("physics", "users")),
         Account(OPERATOR, PASSWORD, ("staff",), is_operator=True),
     )
+    leave()  # a pool of this module's own: its connections are counted
     with demo_cluster_of(tmp_path_factory.mktemp("twins"), user_ca, *accounts) as cluster:
         yield cluster
+        leave()
+
+
+def leave() -> None:
+    """Close all connections; whoever comes next begins with a pool of its own."""
+    hands_loop().run(hands().pool.aclose(), 10)
+    hands.cache_clear()
 
 
 @pytest.fixture
