@@ -40,7 +40,6 @@ async def test_signing_out_closes_the_open_notebook_within_two_seconds(
     still_open = [closed for closed in sockets.values() if not closed.is_set()]
     assert still_open
 
-    await asyncio.sleep(6)
     await page.goto("/profile/")
     await page.evaluate("door => document.querySelector(`form[action='${door}']`).requestSubmit()", door)
     await page.wait_for_url("**/sign-in/")
