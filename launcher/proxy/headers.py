@@ -62,7 +62,7 @@ _ORIGIN_WIDE = frozenset(  # answers with these would reach beyond a session's p
     )
 )
 
-_PASS, _DROP, _BAD, _COOKIE, _HOST, _LENGTH, _CODING, _EXPECT, _SET_COOKIE, _LOCATION, _WIDE, _OPTIONS = range(12)
+_PASS, _DROP, _BAD, _COOKIE, _HOST, _LENGTH, _CODING, _EXPECT, _SET_COOKIE, _LOCATION, _WIDE = range(11)
 _KINDS_KEPT = 4096
 _request_kinds: dict[bytes, int] = {}
 _response_kinds: dict[bytes, int] = {}
@@ -123,8 +123,6 @@ def _request_kind(name: bytes) -> int:
     lower = name.lower()
     if not _TOKEN.fullmatch(name):
         kind = _BAD
-    elif lower == b"connection":
-        kind = _OPTIONS
     elif (
         lower in _CLAIMS
         or lower.startswith(_CLAIM_PREFIXES)
@@ -204,17 +202,15 @@ def outgoing_request(
     method: str,
     target: bytes,
     fields: Fields,
-    connection: bytes,
     origin: Origin,
     client: str,
     secret: Secret,
 ) -> OutgoingRequest:
-    """The head for the server in the job. ``connection`` is the browser's ``Connection`` field. Raises BadHead."""
-    listed = _listed(connection)
+    """The head for the server in the job. Raises BadHead."""
+    listed = _listed(b",".join([value for name, value in fields if name.lower() == b"connection"]))
     lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (method.encode("ascii"), target, origin.authority)]
     request = OutgoingRequest(b"")
     hosts = 0
-    options: list[bytes] = []
     kinds = _request_kinds
     for name, value in fields:
         kind = kinds.get(name)
@@ -243,20 +239,8 @@ def outgoing_request(
             if value.lower() != b"100-continue":
                 raise BadHead(417, "an expectation other than 100-continue")
             request.expects_continue = True
-        elif kind == _OPTIONS:
-            options.append(value)
         elif kind == _BAD:
             raise BadHead(400, "a field name that is no name")
-    if len(options) > 1 and (together := b",".join(options)) != connection:  # the last one was not all
-        return outgoing_request(
-            method=method,
-            target=target,
-            fields=fields,
-            connection=together,
-            origin=origin,
-            client=client,
-            secret=secret,
-        )
     if hosts != 1:
         raise BadHead(400, "not exactly one host")
     if request.chunked and request.length is not None:
@@ -275,7 +259,6 @@ def outgoing_handshake(
     *,
     target: bytes,
     fields: Fields,
-    connection: bytes,
     origin: Origin,
     client: str,
     secret: Secret,
@@ -294,7 +277,6 @@ def outgoing_handshake(
         method="GET",
         target=target,
         fields=kept,
-        connection=connection,
         origin=origin,
         client=client,
         secret=secret,

@@ -32,7 +32,6 @@ def request_of(visit: Visit) -> OutgoingRequest:
             method=method,
             target=wanted,
             fields=visit.scope["headers"],
-            connection=visit.fields.get(b"connection", b""),
             origin=visit.origin,
             client=visit.client,
             secret=Secret(target.flavor, target.secret),
@@ -54,7 +53,6 @@ def handshake_of(visit: Visit, *, key: bytes = b"", subprotocols: Sequence[str] 
     return outgoing_handshake(
         target=request_target(visit.raw_path, visit.query),
         fields=visit.scope["headers"],
-        connection=visit.fields.get(b"connection", b""),
         origin=visit.origin,
         client=visit.client,
         secret=Secret(target.flavor, target.secret),

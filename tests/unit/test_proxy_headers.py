@@ -25,15 +25,12 @@ ORIGIN = Origin("http", HOST)
 IDENTITY = Secret("identity", "s3cret")
 
 
-def sent(
-    *fields: tuple[bytes, bytes], method: str = "GET", connection: bytes = b"", secret: Secret = IDENTITY
-) -> bytes:
+def sent(*fields: tuple[bytes, bytes], method: str = "GET", secret: Secret = IDENTITY) -> bytes:
     """The head for the server, with one host."""
     return outgoing_request(
         method=method,
         target=b"/x",
         fields=[(b"host", HOST), *fields],
-        connection=connection,
         origin=ORIGIN,
         client="10.0.0.1",
         secret=secret,
@@ -53,7 +50,7 @@ def test_a_head_is_the_request_line_the_host_the_browsers_fields_and_ours() -> N
 
 def test_names_in_any_of_several_connection_fields_are_for_this_hop() -> None:
     lines = [(b"connection", b"x-secret"), (b"x-secret", b"1"), (b"connection", b"keep-alive"), (b"x-public", b"2")]
-    head = sent(*lines, connection=b"keep-alive")
+    head = sent(*lines)
     assert b"x-secret" not in head
     assert b"x-public: 2" in head
 
@@ -79,7 +76,7 @@ def test_a_claim_or_a_field_of_this_hop_does_not_pass(name: bytes) -> None:
 
 
 def test_fields_that_connection_lists_do_not_pass() -> None:
-    head = sent((b"x-mine", b"1"), (b"x-yours", b"2"), connection=b"close, X-Mine")
+    head = sent((b"x-mine", b"1"), (b"x-yours", b"2"), (b"connection", b"close, X-Mine"))
     assert b"x-mine" not in names(head)
     assert b"x-yours" in names(head)
 
@@ -306,9 +303,9 @@ def test_a_handshake_offers_our_key_and_the_browsers_subprotocols() -> None:
             (b"sec-websocket-extensions", b"permessage-deflate"),
             (b"sec-websocket-protocol", b"a, b"),
             (b"upgrade", b"websocket"),
+            (b"connection", b"Upgrade"),
             (b"origin", b"http://" + HOST),
         ],
-        connection=b"Upgrade",
         origin=ORIGIN,
         client="10.0.0.1",
         secret=IDENTITY,
