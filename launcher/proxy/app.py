@@ -1,42 +1,37 @@
 """The door to every session's address (``sites``): an ASGI application for what is asked for there.
 
 It decides what may pass and where to (the cookie, the origin, the path), and leaves the carrying to a lane: ``http``
-and ``websocket`` here, by ASGI events. The target always comes from the access answer, never from the request.
-
-Which requests are refused, beyond those without permission:
-- a WebSocket whose ``Origin`` is missing or is not exactly this session's address;
-- a request that may change something (any method but GET, HEAD, OPTIONS) unless its origin is this address: ``Origin``
-  must say so, or, where a browser leaves it out or says ``null``, ``Sec-Fetch-Site: same-origin``, which no page can
-  forge;
-- anything a browser marks as coming from another site, but for a plain navigation of a whole tab.
+and ``websocket`` here, by ASGI events. The target always comes from the access answer, never from the request. What is
+refused though its cookie is good, is said in ``foreign``.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl
 
 from launcher.proxy import http, pages, websocket
 from launcher.proxy.access import AccessCache
 from launcher.proxy.access_types import Access, Verdict
 from launcher.proxy.cookies import cookie_value
+from launcher.proxy.denials import Denials, Denied
 from launcher.proxy.errors import AccessEnded, UpstreamBroken, UpstreamBusy, UpstreamError, UpstreamSilent
 from launcher.proxy.fast import pump, tunnel
 from launcher.proxy.fast.direct import Direct
 from launcher.proxy.fast.lookout import Lookout
+from launcher.proxy.foreign import why_foreign
 from launcher.proxy.headers import BadHead
 from launcher.proxy.limits import USUAL, Ceilings, InFlight
 from launcher.proxy.moments import Moments
+from launcher.proxy.next_page import safe_next, wanted
 from launcher.proxy.outgoing import request_of
 from launcher.proxy.pages import Notice, Page
 from launcher.proxy.reading import Reading, Readings
-from launcher.proxy.sites import PATHS, Places, Site
+from launcher.proxy.sites import OWN_PATHS, PATHS, Places, Site
 from launcher.proxy.sparselog import SparseLog
 from launcher.proxy.upstream import UpstreamPool
 from launcher.proxy.visit import Receive, Scope, Send, Visit, raw_path_of
@@ -45,15 +40,8 @@ from portal.addresses import client_address
 log = logging.getLogger(__name__)
 refusals = SparseLog(log)
 
-OWN_PATHS = b".footbridge/"
-"""Paths below this one of a session's address are the proxy's own; they never reach the server in the job."""
-
 _CODE = re.compile(r"[A-Za-z0-9_-]{16,128}")
-_NEXT_REFUSED = re.compile(r"[\x00-\x20\x7f\\]")
-_NEXT_CLIMBS = re.compile(r"/(?:\.|%2e){1,2}(?:[/?#]|\Z)", re.IGNORECASE)
-_SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 _NEVER = frozenset(("TRACE", "TRACK", "CONNECT"))  # TRACE would show the secret to the page that asks
-_DENIED_SECONDS = 60.0
 _UNKNOWN = Access(Verdict.UNKNOWN)
 
 
@@ -68,12 +56,6 @@ class Redeem(Protocol):
     """Exchanges a one-time code; ``None`` when it is unknown, used, late or for another session."""
 
     async def __call__(self, *, label: str, code: str) -> Grant | None: ...
-
-
-class Denied(Protocol):
-    """Is told of refusals, at most once a minute for each session, person and cause."""
-
-    async def __call__(self, *, session_id: str, username: str, door: str, cause: str, address: str) -> object: ...
 
 
 class Proxy:
@@ -97,11 +79,10 @@ class Proxy:
         self._uses_fast_lane = uses_fast_lane
         self._lookout = Lookout(access, upstreams)
         self._redeem = redeem
-        self._denied = denied
-        self._denials: OrderedDict[tuple[str, str, str], float] = OrderedDict()
+        self._denials = Denials(denied)
         self._places = Places(site)
         self._readings = Readings()
-        self._moments = Moments()
+        self._moments = Moments(http.Watch.outlast)
         self._cookie_names = (site.cookie_name(PATHS).encode("ascii"), site.cookie_name().encode("ascii"))
 
     @property
@@ -179,10 +160,7 @@ class Proxy:
             request,
             head_only=method == "HEAD",
             over=partial(self.in_flight.leave, ticket),
-            carry_on=partial(self._after, visit, offer),
-            pool=self.upstreams,
-            lookout=self._lookout,
-        ).begin(method)
+        ).begin(method, pool=self.upstreams, lookout=self._lookout, carry_on=partial(self._after, visit, offer))
         return True
 
     def _after(self, visit: Visit, offer: pump.Offer, failed: pump.Relay) -> Callable[..., Awaitable[None]]:
@@ -253,7 +231,7 @@ class Proxy:
         method = "GET" if is_socket else visit.scope["method"]
         if method in _NEVER:
             return self._page(visit, pages.METHOD)
-        cause = _foreign(visit, method, is_socket)
+        cause = why_foreign(visit, method, is_socket)
         own = visit.origin.path + OWN_PATHS
         if path.startswith(own):
             if path == own + b"enter" and method == "GET" and not is_socket and not cause:
@@ -267,7 +245,7 @@ class Proxy:
                 return self._page(visit, pages.UNSURE)
         visit.access = access
         if cause:
-            await self._report(visit, access, cause)
+            await self._denials.tell(visit, access, cause)
             return self._page(visit, pages.REFUSED)
         if access.verdict is Verdict.OPEN and access.target is not None:
             return self._check_prefix(visit, path, access.target.base_url)
@@ -276,10 +254,10 @@ class Proxy:
         if access.verdict in (Verdict.NOT_READY, Verdict.OPEN):
             return self._page(visit, pages.NOT_READY)
         if access.verdict is Verdict.FORBIDDEN:
-            await self._report(visit, access, "forbidden")
+            await self._denials.tell(visit, access, "forbidden")
         elif visit.is_navigation:
             # The portal knows who this is: it sends the owner back with a code, and everybody else nowhere.
-            return pages.redirect(f"{self._site.portal_url}/sessions/by-address/{visit.label}/{_wanted(visit)}")
+            return pages.redirect(f"{self._site.portal_url}/sessions/by-address/{visit.label}/{wanted(visit)}")
         return self._page(visit, pages.NOT_FOUND)
 
     @staticmethod
@@ -294,7 +272,7 @@ class Proxy:
             and path.startswith(access.target.base_url.encode("ascii"))
             and not path.startswith(visit.origin.path + OWN_PATHS)
             and method not in _NEVER
-            and not _foreign(visit, method, is_socket)
+            and not why_foreign(visit, method, is_socket)
         )
 
     def _check_prefix(self, visit: Visit, path: bytes, base_url: str) -> Page | None:
@@ -315,7 +293,7 @@ class Proxy:
             try:
                 grant = await self._redeem(label=visit.label, code=code)
                 if grant is None:  # used, late, or another session's: worth knowing, whoever it was
-                    await self._report(visit, await self.access.look_up(visit.label, visit.cookie), "code")
+                    await self._denials.tell(visit, await self.access.look_up(visit.label, visit.cookie), "code")
             except Exception:
                 log.exception("A code could not be redeemed")
                 return self._page(visit, pages.UNSURE)
@@ -344,29 +322,6 @@ class Proxy:
     def _cookie(self, path: bytes, fields: dict[bytes, bytes]) -> str:
         name = self._cookie_names[path == b"/"]
         return cookie_value(fields.get(b"cookie", b""), name)
-
-    async def _report(self, visit: Visit, access: Access, cause: str) -> None:
-        """Tell of a refusal, unless the same was told a moment ago. A failure to tell refuses all the same."""
-        if not access.session_id:
-            return
-        key = (access.session_id, access.username or visit.client, cause)
-        moment = time.monotonic()
-        if self._denials.get(key, 0.0) > moment:
-            return
-        self._denials[key] = moment + _DENIED_SECONDS
-        self._denials.move_to_end(key)
-        while len(self._denials) > 1000:
-            self._denials.popitem(last=False)
-        try:
-            await self._denied(
-                session_id=access.session_id,
-                username=access.username,
-                door="websocket" if visit.scope["type"] == "websocket" else "http",
-                cause=cause,
-                address=visit.client,
-            )
-        except Exception:
-            log.exception("A refusal could not be recorded")
 
     def _client(self, scope: Scope, fields: dict[bytes, bytes]) -> str:
         peer: str = (scope.get("client") or ("",))[0]
@@ -416,31 +371,6 @@ def _visit(scope: Scope, reading: Reading) -> Visit:
     )
 
 
-def _foreign(visit: Visit, method: str, is_socket: bool) -> str:
-    """Why this request cannot come from the session's own pages; empty when it can. See the module's docstring."""
-    fields = visit.fields
-    origin = fields.get(b"origin")
-    if is_socket:
-        return "" if origin == visit.origin.serialized else "origin"
-    site = fields.get(b"sec-fetch-site")
-    if method not in _SAFE_METHODS:
-        if site is not None and site != b"same-origin":
-            return "cross_site"
-        if origin is None or origin == b"null":
-            return "" if site == b"same-origin" else "origin"
-        return "" if origin == visit.origin.serialized else "origin"
-    if site in (None, b"same-origin", b"none"):
-        return ""
-    is_tab = fields.get(b"sec-fetch-mode") == b"navigate" and fields.get(b"sec-fetch-dest") == b"document"
-    return "" if is_tab and method != "OPTIONS" else "cross_site"
-
-
-def _wanted(visit: Visit) -> str:
-    """The page that was asked for, as a query for the portal to hand back; empty for the front page."""
-    target = visit.raw_path + (b"?" + visit.query if visit.query else b"")
-    return "" if target == visit.origin.path or len(target) > 2048 else "?next=" + quote(target, safe="")
-
-
 def _notice_for(error: UpstreamError) -> Notice:
     if isinstance(error, UpstreamBusy):
         return pages.BUSY
@@ -449,16 +379,3 @@ def _notice_for(error: UpstreamError) -> Notice:
     if isinstance(error, UpstreamBroken):
         return pages.BROKEN
     return pages.UNREACHABLE
-
-
-def safe_next(value: str, path: str = "/") -> str:
-    """An address below ``path``, ready for a ``Location`` field; ``path`` for anything that could lead elsewhere."""
-    if (
-        not value.startswith(path)
-        or value.startswith(("//", path + OWN_PATHS.decode("ascii")))
-        or _NEXT_REFUSED.search(value)
-        or (path != "/" and _NEXT_CLIMBS.search(value))
-        or len(value) > 2048
-    ):
-        return path
-    return quote(value, safe="/%:@!$&'()*+,;=?-._~")

@@ -40,7 +40,7 @@ REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
 async def forward(
-    visit: Visit, receive: Receive, send: Send, *, pool: UpstreamPool, access: AccessCache, moments: Moments
+    visit: Visit, receive: Receive, send: Send, *, pool: UpstreamPool, access: AccessCache, moments: Moments[Watch]
 ) -> None:
     """Carry one request. Raises BadHead, UpstreamError or AccessEnded only while nothing has been answered yet."""
     scope = visit.scope
@@ -55,7 +55,7 @@ async def forward(
             return
         first, whole = event.get("body", b""), not event.get("more_body", False)
     sender = _Sender(receive, request, first, whole, pool.limits.stall_seconds)
-    watch = _Watch(visit, sender, access, pool.limits.head_seconds, moments)
+    watch = Watch(visit, sender, access, pool.limits.head_seconds, moments)
     connection: Connection | None = None
     answer = _Answer(send, bare=scope.get("http_version") == "1.0")
     try:
@@ -90,7 +90,7 @@ async def forward(
 
 
 async def _ask(
-    method: str, visit: Visit, target: Target, pool: UpstreamPool, sender: _Sender, watch: _Watch
+    method: str, visit: Visit, target: Target, pool: UpstreamPool, sender: _Sender, watch: Watch
 ) -> tuple[Connection, Head]:
     """Send the request and wait for the answer's head.
 
@@ -276,11 +276,11 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
-class _Watch:
+class Watch:
     """Looks after a request that takes longer than a moment."""
 
     def __init__(
-        self, visit: Visit, sender: _Sender, access: AccessCache, head_seconds: float, moments: Moments
+        self, visit: Visit, sender: _Sender, access: AccessCache, head_seconds: float, moments: Moments[Watch]
     ) -> None:
         self._visit = visit
         self._sender = sender

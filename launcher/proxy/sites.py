@@ -15,6 +15,8 @@ from launcher.proxy.headers import Origin
 
 PATHS = b"/s/"
 """Sessions without an origin of their own are below this path of the portal."""
+OWN_PATHS = b".footbridge/"
+"""Paths below this one of a session's address are the proxy's own; they never reach the server in the job."""
 
 _LABEL = re.compile(rb"[a-z0-9]{24}")
 _PATH = re.compile(rb"/s/([a-z0-9]{12})(?:/|\Z)")

@@ -11,42 +11,24 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from launcher.proxy.connection import Connection
 from launcher.proxy.errors import ClientGone
 from launcher.proxy.fast.lookout import Lookout
-from launcher.proxy.fast.pump import Offer, Relay
-from launcher.proxy.headers import OutgoingRequest
+from launcher.proxy.fast.pump import Relay
 from launcher.proxy.upstream import UpstreamPool
-from launcher.proxy.visit import Visit
 
 
 class Direct(Relay):
-    """A relay that cleans up by itself. ``over`` is called then, and before any task."""
+    """A relay that cleans up by itself. Its ``over`` is called then, and before any task."""
 
     __slots__ = ("_carry_on", "_is_over", "_lookout", "_pool")
 
-    def __init__(
-        self,
-        connection: Connection,
-        visit: Visit,
-        offer: Offer,
-        request: OutgoingRequest,
-        *,
-        head_only: bool,
-        over: Callable[[], object],
-        carry_on: Callable[[Relay], Any],
-        pool: UpstreamPool,
-        lookout: Lookout,
-    ) -> None:
-        super().__init__(connection, visit, offer, request, head_only=head_only, over=over)
-        self._carry_on = carry_on  # makes the ASGI application that goes on after a failure
+    def begin(self, method: str, *, pool: UpstreamPool, lookout: Lookout, carry_on: Callable[[Relay], Any]) -> None:
+        """Send the request. ``carry_on`` makes the application that goes on after a failure."""
         self._pool = pool
         self._lookout = lookout
+        self._carry_on = carry_on
         self._is_over = False
-
-    def begin(self, method: str) -> None:
-        """Send the request."""
-        self._lookout.add(self)
+        lookout.add(self)
         self.connection.start(method, self._request.head, exchange=self)
         self._offer.attach(self)
 

@@ -1,0 +1,32 @@
+"""The page that somebody wanted, on its way through the portal and back: an address that leads nowhere else."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+from launcher.proxy.sites import OWN_PATHS
+from launcher.proxy.visit import Visit
+
+MOST_BYTES = 2048
+_REFUSED = re.compile(r"[\x00-\x20\x7f\\]")
+_CLIMBS = re.compile(r"/(?:\.|%2e){1,2}(?:[/?#]|\Z)", re.IGNORECASE)
+
+
+def wanted(visit: Visit) -> str:
+    """The page that was asked for, as a query for the portal to hand back; empty for the front page."""
+    target = visit.raw_path + (b"?" + visit.query if visit.query else b"")
+    return "" if target == visit.origin.path or len(target) > MOST_BYTES else "?next=" + quote(target, safe="")
+
+
+def safe_next(value: str, path: str = "/") -> str:
+    """An address below ``path``, ready for a ``Location`` field; ``path`` for anything that could lead elsewhere."""
+    if (
+        not value.startswith(path)
+        or value.startswith(("//", path + OWN_PATHS.decode("ascii")))
+        or _REFUSED.search(value)
+        or (path != "/" and _CLIMBS.search(value))
+        or len(value) > MOST_BYTES
+    ):
+        return path
+    return quote(value, safe="/%:@!$&'()*+,;=?-._~")
