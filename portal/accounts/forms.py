@@ -17,6 +17,26 @@ from portal.accounts.models import TokenScope, User
 DAYS_CHOICES = [(7, _("7 days")), (30, _("30 days")), (90, _("90 days")), (365, _("1 year"))]
 
 
+def _password_field(label: object, *, autofocus: bool) -> forms.CharField:
+    return forms.CharField(
+        label=label,  # type: ignore[arg-type]  # a text that is translated later
+        max_length=1024,
+        strip=False,
+        widget=forms.PasswordInput(
+            attrs={"autocomplete": "current-password"} | ({"autofocus": True} if autofocus else {})
+        ),
+    )
+
+
+def _name_field() -> forms.CharField:
+    return forms.CharField(
+        label=_("Name, to tell it from others"),
+        max_length=80,
+        required=False,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+
+
 class SignInForm(forms.Form):
     """Account name and password of the cluster."""
 
@@ -25,12 +45,7 @@ class SignInForm(forms.Form):
         max_length=64,
         widget=forms.TextInput(attrs={"autocomplete": "username", "autocapitalize": "none", "autofocus": True}),
     )
-    password = forms.CharField(
-        label=_("Password"),
-        max_length=1024,
-        strip=False,
-        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
-    )
+    password = _password_field(_("Password"), autofocus=False)
 
 
 class TokenForm(forms.Form):
@@ -129,47 +144,27 @@ class SecondStepForm(forms.Form):
 class ConfirmForm(forms.Form):
     """The password once more."""
 
-    password = forms.CharField(
-        label=_("Password"),
-        max_length=1024,
-        strip=False,
-        widget=forms.PasswordInput(attrs={"autocomplete": "current-password", "autofocus": True}),
-    )
+    password = _password_field(_("Password"), autofocus=True)
 
 
 class AppForm(forms.Form):
     """The first code of a new app."""
 
     code = _code_field(required=True)
-    name = forms.CharField(
-        label=_("Name, to tell it from others"),
-        max_length=80,
-        required=False,
-        widget=forms.TextInput(attrs={"autocomplete": "off"}),
-    )
+    name = _name_field()
 
 
 class NameForm(forms.Form):
     """A new passkey's name, and what the browser made."""
 
-    name = forms.CharField(
-        label=_("Name, to tell it from others"),
-        max_length=80,
-        required=False,
-        widget=forms.TextInput(attrs={"autocomplete": "off"}),
-    )
+    name = _name_field()
     passkey = forms.CharField(widget=forms.HiddenInput)
 
 
 class ConnectForm(forms.Form):
     """The cluster's password, of the account that who is signed in has there: there is no name to type."""
 
-    password = forms.CharField(
-        label=_("Password on the cluster"),
-        max_length=1024,
-        strip=False,
-        widget=forms.PasswordInput(attrs={"autocomplete": "current-password", "autofocus": True}),
-    )
+    password = _password_field(_("Password on the cluster"), autofocus=True)
 
 
 class AnswersForm(forms.Form):
