@@ -129,7 +129,7 @@ async def test_a_long_body_through_ssh_takes_no_room(
     await carry(over_ssh, BODY_BYTES)
     growth_mb = (most_resident_kb(over_ssh) * 1.024 - before) / 1000
     with capsys.disabled():
-        print(f"\n{over_ssh.name}: {BODY_BYTES >> 20} MiB {way}, {growth_mb:.1f} MB more memory")  # noqa: T201
+        print(f"\n{over_ssh.name}: {BODY_BYTES >> 20} MiB {way}, {growth_mb:.1f} MB more memory")  # noqa: T201  # the figure
     assert growth_mb < MOST_GROWTH_MB
 
 

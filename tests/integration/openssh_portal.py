@@ -59,9 +59,9 @@ def forget_connections() -> None:
     parts.hands.cache_clear()
 
 
-def whoami() -> str:
-    """Who the portal is on the cluster when it acts as alice."""
-    result = hands_loop().run(hands().run(parts.clusters()["hpc"], "alice", Command(("id", "-un"))), 15)
+def whoami(username: str = "alice") -> str:
+    """Who the portal is on the cluster when it acts as this account."""
+    result = hands_loop().run(hands().run(parts.clusters()["hpc"], username, Command(("id", "-un"))), 15)
     return result.stdout.decode().strip()
 
 

@@ -17,17 +17,15 @@ from django.test import Client
 from launcher import cards, keyring, parts
 from launcher.flows.launch import launch
 from launcher.models import EnrolledKey, InteractiveSession, KeptPassword
-from launcher.parts import hands, hands_loop
-from launcher.schedulers.base import Command
 from launcher.services import LaunchRefused
 from portal.accounts import connecting
 from portal.accounts.models import Role, User
 from portal.accounts.ways import openid_provider
-from portal.audit.models import AuditEvent
 from portal.clock import now
-from tests.conftest import _signed_in, toml_value
+from tests.conftest import _signed_in
 from tests.integration.openid_peer import CLIENT, running_peer
 from tests.integration.openssh import PASSWORD, OpenSSH, needs_openssh, openssh
+from tests.integration.openssh_portal import events, forget_connections, leave, whoami, write_clusters
 from tests.settings import FOLDER
 
 pytestmark = [*needs_openssh, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("valkey")]
@@ -39,11 +37,10 @@ POINTER = f'href="{CONNECT}?next='
 
 @pytest.fixture(scope="module")
 def _sshd(user_ca: Path) -> Iterator[OpenSSH]:
-    parts.hands.cache_clear()  # a pool of this module's own
+    forget_connections()  # a pool of this module's own
     with openssh(user_ca.with_suffix("")) as host:
         yield host
-    hands_loop().run(hands().pool.aclose(), 10)
-    parts.hands.cache_clear()
+    forget_connections()
 
 
 @pytest.fixture
@@ -53,37 +50,21 @@ def sshd(_sshd: OpenSSH, site: Site) -> Iterator[OpenSSH]:
     site(auth=("openid",), openid_client_id=CLIENT, openid_issuer="http://127.0.0.1:1")
     yield _sshd
     for username in ("alice", "bob"):
-        hands_loop().run(hands().pool.close_user("hpc", username), 10)
-    parts.forget()
-
-
-def write_clusters(host: OpenSSH, credential: str, **more: object) -> None:
-    values = {
-        "name": "Test cluster",
-        "login_hosts": [f"127.0.0.1:{host.port}"],
-        "host_keys": [host.key_line],
-        "connect_timeout_seconds": 5,
-        "command_timeout_seconds": 5,
-        "credential": credential,
-        **more,
-    }
-    lines = [f"{key} = {toml_value(value)}" for key, value in values.items()]
-    queue = '\n\n[[clusters.hpc.queues]]\nname = "workq"\n'
-    (FOLDER / "clusters.toml").write_text("[clusters.hpc]\n" + "\n".join(lines) + queue)
+        leave(username)
     parts.forget()
 
 
 @pytest.fixture
 def by_key(sshd: OpenSSH) -> OpenSSH:
     """A cluster that knows enrolled keys."""
-    write_clusters(sshd, "enrolled-key")
+    write_clusters(sshd, credential="enrolled-key")
     return sshd
 
 
 @pytest.fixture
 def by_password(sshd: OpenSSH) -> OpenSSH:
     """A cluster that knows passwords alone."""
-    write_clusters(sshd, "password")
+    write_clusters(sshd, credential="password")
     return sshd
 
 
@@ -99,14 +80,25 @@ def connect(client: Client, password: str = PASSWORD, **more: str) -> str:
     return answer.headers.get("Location") or answer.content.decode()
 
 
-def whoami(username: str = "alice") -> str:
-    hands_loop().run(hands().pool.close_user("hpc", username), 10)  # connect anew
-    result = hands_loop().run(hands().run(parts.clusters()["hpc"], username, Command(("id", "-un"))), 15)
-    return result.stdout.decode().strip()
+def acts_as(username: str = "alice") -> str:
+    """Who the portal is on the cluster over a connection that is made now."""
+    leave(username)
+    return whoami(username)
 
 
-def events(name: str) -> list[dict[str, object]]:
-    return [event.data for event in AuditEvent.objects.filter(name=name).order_by("sequence")]
+def unreachable(state: str, code: str = "") -> InteractiveSession:
+    """A session of alice's that the portal cannot look after, and why."""
+    return InteractiveSession.objects.create(
+        owner=User.objects.get(username="alice"),
+        username="alice",
+        cluster="hpc",
+        app="jupyter",
+        state=state,
+        created_at=now(),
+        unreachable_since=now(),
+        unreachable_code=code,
+        choices={"cores": 1, "memory_mib": 1024, "walltime_seconds": 3600, "gpus": 0, "queue": ""},
+    )
 
 
 def page(client: Client, path: str = "/profile/") -> str:
@@ -124,7 +116,7 @@ def test_who_signed_in_by_openid_connects_and_the_portal_can_act(by_key: OpenSSH
         openid_provider.forget()
     assert POINTER in page(client, "/")
     assert connect(client, next="/launch/jupyter/") == "/launch/jupyter/"
-    assert whoami() == "alice"
+    assert acts_as() == "alice"
     assert POINTER not in page(client, "/launch/jupyter/")
     key = EnrolledKey.objects.get()
     assert events("credential.enrolled") == [{"cluster": "hpc", "fingerprint": key.fingerprint}]
@@ -138,16 +130,7 @@ def test_a_launch_is_refused_until_then_and_the_form_shows_where_to_connect(by_k
 
 
 def test_the_page_of_a_session_shows_where_to_connect_to_its_owner_alone(by_key: OpenSSH, me: Client) -> None:
-    session = InteractiveSession.objects.create(
-        owner=User.objects.get(),
-        username="alice",
-        cluster="hpc",
-        app="jupyter",
-        state="submitting",
-        created_at=now(),
-        unreachable_since=now(),
-        choices={"cores": 1, "memory_mib": 1024, "walltime_seconds": 3600, "gpus": 0, "queue": ""},
-    )
+    session = unreachable("submitting")
     assert "Connect your cluster account so that the portal can do it" in cards.card_of(session).state_text
     admin = _signed_in(User.objects.create(username="admin", password="!", role=Role.ADMINISTRATOR))
     assert POINTER in page(me, f"/sessions/{session.pk}/")
@@ -156,24 +139,14 @@ def test_the_page_of_a_session_shows_where_to_connect_to_its_owner_alone(by_key:
 
 def test_a_session_whose_key_is_refused_shows_where_to_connect(by_key: OpenSSH, me: Client) -> None:
     connect(me)
-    session = InteractiveSession.objects.create(
-        owner=User.objects.get(),
-        username="alice",
-        cluster="hpc",
-        app="jupyter",
-        state="ready",
-        created_at=now(),
-        unreachable_since=now(),
-        unreachable_code="ssh.key_refused",
-        choices={"cores": 1, "memory_mib": 1024, "walltime_seconds": 3600, "gpus": 0, "queue": ""},
-    )
+    session = unreachable("ready", "ssh.key_refused")
     assert POINTER in page(me, f"/sessions/{session.pk}/")
 
 
 def test_a_launch_that_fails_for_the_key_shows_where_to_connect(by_key: OpenSSH, me: Client) -> None:
     connect(me)
     by_key.keys_file().write_bytes(b"")
-    hands_loop().run(hands().pool.close_user("hpc", "alice"), 10)
+    leave()
     form = {"cores": "1", "memory": "1gb", "hours": "1", "folder": "work"}  # a folder makes the portal look
     answer = me.post("/launch/jupyter/", form)
     assert answer.status_code == 422
@@ -226,9 +199,9 @@ def test_to_connect_is_no_proof_for_administration(by_key: OpenSSH) -> None:
 
 
 def test_an_operator_who_is_not_connected_keeps_nobody_else_from_it(sshd: OpenSSH, me: Client) -> None:
-    write_clusters(sshd, "enrolled-key", operator="bob")
+    write_clusters(sshd, credential="enrolled-key", operator="bob")
     assert connect(me) == "/profile/"
-    assert whoami() == "alice"
+    assert acts_as() == "alice"
 
 
 def test_an_account_is_connected_on_another_cluster_than_the_one_people_sign_in_at(
@@ -270,21 +243,21 @@ def test_who_revoked_can_connect_again(by_key: OpenSSH, me: Client) -> None:
     connect(me)
     me.post(f"/profile/keys/{EnrolledKey.objects.get().pk}/revoke/")
     connect(me)
-    assert whoami() == "alice"
+    assert acts_as() == "alice"
 
 
 def test_to_connect_again_puts_a_line_back_that_was_taken_out(by_key: OpenSSH, me: Client) -> None:
     connect(me)
     by_key.keys_file().write_bytes(b"")
     connect(me)
-    assert whoami() == "alice"
+    assert acts_as() == "alice"
     assert EnrolledKey.objects.count() == 1
 
 
 def test_a_password_is_kept_until_sign_out(by_password: OpenSSH, me: Client) -> None:
     assert "Not connected" in page(me)
     connect(me)
-    assert whoami() == "alice"
+    assert acts_as() == "alice"
     assert "until you sign out" in page(me)
     assert events("credential.password_kept") == [{"cluster": "hpc"}]
     me.post("/sign-out/")
@@ -298,7 +271,7 @@ def test_a_password_that_is_given_again_takes_the_place_of_the_first(by_password
 
 
 def test_there_is_nothing_to_connect_where_the_portal_has_certificates(sshd: OpenSSH, me: Client) -> None:
-    write_clusters(sshd, "certificate")
+    write_clusters(sshd, credential="certificate")
     assert me.get(CONNECT).status_code == 404
     assert "Your account on the cluster" not in page(me)
     assert POINTER not in page(me, "/")

@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from launcher.processes import WEB_OPTIONS
-from tests.waiting import wait_for
+from tests.waiting import until, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -73,9 +73,7 @@ async def ask(port: int, path: str, host: str = "portal") -> tuple[int, bytes, b
 async def ended(process: subprocess.Popen[bytes], seconds: float) -> float:
     """Wait for the end; how long it took."""
     begun = time.monotonic()
-    while process.poll() is None:
-        assert time.monotonic() - begun < seconds, "it did not end"
-        await asyncio.sleep(0.02)
+    await until(lambda: process.poll() is not None, "the process to end", seconds=seconds)
     return time.monotonic() - begun
 
 

@@ -355,7 +355,7 @@ def test_a_provider_without_a_usable_key_is_not_gone_to_and_is_asked_again(peer:
     good = peer.keys
     peer.keys = lambda: {"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}  # type: ignore[method-assign]  # it lies for a while
     assert client.post("/sign-in/openid/").status_code == 302
-    peer.keys = good  # type: ignore[method-assign]
+    peer.keys = good  # type: ignore[method-assign]  # the truth again
     come_back(client, peer)
     assert is_in(client)
 

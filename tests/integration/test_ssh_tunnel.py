@@ -27,7 +27,7 @@ from tests.integration.ssh_server import (
     make_ca,
     tcp_server,
 )
-from tests.waiting import until
+from tests.waiting import standstill, until
 
 pytestmark = pytest.mark.integration
 
@@ -157,10 +157,20 @@ async def test_a_reader_paused_at_once_loses_nothing(setting: Setting) -> None:
             assert self.transport is not None
             self.transport.pause_reading()
 
-    async with tcp_server(send(MB)) as port:
+    sent = asyncio.Event()
+
+    async def send_and_tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await send(MB)(reader, writer)
+        sent.set()
+
+    async with tcp_server(send_and_tell) as port, tcp_server(echo) as beside:
         transport, recorder = await open_tunnel(setting.connection, "127.0.0.1", port, Paused)
         assert isinstance(recorder, Recorder)
-        await asyncio.sleep(0.1)  # time for a faulty transport to deliver; nothing may come
+        await asyncio.wait_for(sent.wait(), 20)
+        other, heard = await setting.tunnel(beside)  # what comes over it comes behind what was sent before
+        other.write(b"x")
+        await until(lambda: bytes(heard.data) == b"x", "the echo")
+        other.abort()
         assert (bytes(recorder.data), recorder.events) == (b"", ["made"])
         assert not transport.is_reading()
         transport.resume_reading()
@@ -340,9 +350,10 @@ async def test_a_slow_reader_holds_the_sender_back_at_constant_memory(setting: S
         while data := await reader.read(65536):
             received += len(data)
             most_under_way = max(most_under_way, sent - received)
-            if received // (10 * MB) > pauses:  # stop reading now and then; the sender must stop too
+            if received // (40 * MB) > pauses:  # stop reading now and then, until the sender has stopped, too
                 pauses += 1
-                await asyncio.sleep(0.02)
+                await standstill(lambda: sent)
+                most_under_way = max(most_under_way, sent - received)
         writer.close()
     assert received == total
     # Sockets of loopback hold up to 6 MB in each direction; what this process buffers is the channel's 2 MiB.
