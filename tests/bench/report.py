@@ -136,7 +136,7 @@ def page(
     if left_out or failures:
         lines += ["", "Left out or failed:", ""]
         lines += [f"- {text}" for text in left_out]
-        lines += [f"- {name}: {text}" for name, text in failures.items()]
+        lines += [f"- {name}: {' '.join(text.split())}" for name, text in failures.items()]
     lines += ["", "Targets of the proxy that this benchmark does not measure:", ""]
     lines += [f"- {what}" for what in NOT_MEASURED]
     return "\n".join([*lines, ""])
