@@ -16,7 +16,7 @@ LOOKS_AT_A_STANDSTILL = 5
 
 
 def wait_for(
-    condition: Callable[[], T], *, seconds: float = 20, what: object = "the condition", pause_seconds: float = 0.05
+    condition: Callable[[], T], *, seconds: float = 60, what: object = "the condition", pause_seconds: float = 0.05
 ) -> T:
     """The first true value of ``condition``. ``what``: text, or a function that makes it when the time is over."""
     deadline = time.monotonic() + seconds
@@ -28,7 +28,7 @@ def wait_for(
     return value
 
 
-async def until(condition: Callable[[], object], what: str = "the condition", *, seconds: float = 10) -> None:
+async def until(condition: Callable[[], object], what: str = "the condition", *, seconds: float = 60) -> None:
     """Wait, inside a loop, until ``condition`` holds."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -37,7 +37,7 @@ async def until(condition: Callable[[], object], what: str = "the condition", *,
         await asyncio.sleep(0.01)
 
 
-async def standstill(count: Callable[[], int], *, seconds: float = 30) -> int:
+async def standstill(count: Callable[[], int], *, seconds: float = 60) -> int:
     """Wait until ``count`` has begun to grow and then grows no more for several looks in a row; what it is then.
 
     For senders that are to be held back: everything between them and a reader that does not read has filled up.

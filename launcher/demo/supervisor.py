@@ -62,6 +62,7 @@ class Supervisor:
         self._steps = steps
         self._parts: list[Part] = []
         self._ending = False
+        self._holds_stops = False
         self._restarts = Restarts()
         self._restart_at: dict[str, float] = {}
 
@@ -121,8 +122,9 @@ class Supervisor:
         self._steps.done(f"{todo} migrations" if todo else "")
 
     def _launch(self, part: Part) -> Part:
-        part.process.start()
-        self._parts.append(part)
+        with self._stops_held():
+            part.process.start()
+            self._parts.append(part)
         return part
 
     def _await(self, part: Part, *, note: str = "") -> None:
@@ -166,8 +168,9 @@ class Supervisor:
                     f"  ! {part.label} ended with exit code {process.exit_code}; starting it again in {pause:.1f} s"
                 )
             elif moment >= self._restart_at[process.name]:
-                del self._restart_at[process.name]
-                process.start()
+                with self._stops_held():
+                    del self._restart_at[process.name]
+                    process.start()
 
     # stopping
 
@@ -197,7 +200,8 @@ class Supervisor:
             if self._ending:  # a second Ctrl-C while stopping changes nothing: the stop has a time limit
                 return
             self._ending = True
-            raise StopRequested
+            if not self._holds_stops:
+                raise StopRequested
 
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         for number, handler in before.items():
@@ -208,6 +212,17 @@ class Supervisor:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    @contextmanager
+    def _stops_held(self) -> Iterator[None]:
+        """A wish to stop waits until a process that is being started is also one that will be stopped."""
+        self._holds_stops = True
+        try:
+            yield
+        finally:
+            self._holds_stops = False
+        if self._ending:
+            raise StopRequested
 
 
 def refuse_taken_port(host: str, port: int, *, name: str) -> None:
