@@ -41,6 +41,7 @@ _PADDING = tuple(bytes(count) for count in range(BLOCK_BYTES + 4))
 _KEEPALIVE_RESET_SECONDS = 1.0
 _CONGESTED_BYTES = 256 * 1024  # waiting for the line, of all channels together; then channels take turns
 _SHARE_BYTES = 64 * 1024  # of one channel in its turn
+_TURN_BYTES = 64 * 1024  # of packets that wait for the end of the loop's turn, to be written together
 _ALIVE = ("open", "eof_pending", "eof")
 
 Channel = SSHTCPChannel[bytes] | SSHUNIXChannel[bytes]
@@ -50,12 +51,18 @@ class TunedConnection(SSHClientConnection):
     """A connection after ``tune``. Never made by itself.
 
     When the line is slower than those who write, channels take turns, so that a WebSocket's message waits behind a
-    share of an upload and not behind a window of it.
+    share of an upload and not behind a window of it. Packets of one turn of the loop are written together: a system
+    call costs more than a small packet, here and for the far side. The first is written at once, unless the turn before
+    had more than one.
     """
 
     _keepalive_reset_at = 0.0  # the loop's time
     _is_congested = False
     _write_line: Callable[[bytes], None]
+    _held: list[bytes | bytearray]  # sealed packets that are written at the end of this turn
+    _held_bytes = 0
+    _is_in_turn = False  # something was sent in this turn
+    _is_burst = False  # the turn before had several packets
     _waiting: dict[Channel, None]  # channels that hold data the far side would take, in the order of their turns
     tuned_packets_sent = 0
     tuned_packets_received = 0
@@ -263,20 +270,39 @@ class TunedConnection(SSHClientConnection):
         return False
 
     def _send(self, data: bytes) -> None:
-        if self._transport is not None:
-            with contextlib.suppress(ConnectionError):
-                self._write_line(data)
+        """Asyncssh's own packets, rare, behind what is held."""
+        self._held.append(data)
+        self._write_held()
 
     def _send_sealed(self, cipher: KeyedGCM, packet: bytes) -> None:
-        sealed = cast(bytes, cipher.seal(packet))
-        if self._transport is not None:
-            try:  # noqa: SIM105 - to enter a context costs half as much as to seal a small packet
-                self._write_line(sealed)
-            except ConnectionError:
-                pass
+        sealed = cipher.seal(packet)
+        self._held.append(sealed)
+        self._held_bytes += len(sealed)
+        if not self._is_in_turn:
+            self._is_in_turn = True
+            self._loop.call_soon(self._end_turn)
+            if not self._is_burst:
+                self._write_held()
+        elif self._held_bytes >= _TURN_BYTES:
+            self._write_held()
         self._send_seq = (self._send_seq + 1) & 0xFFFFFFFF
         self._rekey_bytes_sent += len(packet)
         self.tuned_packets_sent += 1
+
+    def _end_turn(self) -> None:
+        self._is_in_turn = False
+        self._is_burst = len(self._held) > 1
+        if self._held:
+            self._write_held()
+
+    def _write_held(self) -> None:
+        held = self._held
+        data = b"".join(held) if len(held) > 1 else held[0]
+        held.clear()
+        self._held_bytes = 0
+        if self._transport is not None:
+            with contextlib.suppress(ConnectionError):
+                self._write_line(cast(bytes, data))
 
     # Keys
 
@@ -317,6 +343,7 @@ def tune(connection: asyncssh.SSHClientConnection) -> bool:
     assert isinstance(connection, TunedConnection)
     connection.take_over_keys()
     connection._waiting = {}
+    connection._held = []
     transport.set_write_buffer_limits(high=_CONGESTED_BYTES)
     if isinstance(transport, SSHTCPChannel):  # it goes through another connection
         connection._write_line = writer(transport)

@@ -125,6 +125,36 @@ async def test_many_channels_at_once_do_not_mix_their_bytes(restless_sshd: Sshd)
         await asyncio.gather(*(exchange(connection, port, 1, seed=seed) for seed in range(12)))
 
 
+async def test_packets_of_one_turn_are_written_together(restless_sshd: Sshd) -> None:
+    async with (
+        tcp_server(echo) as port,
+        tuned(restless_sshd.cluster, restless_sshd.username, restless_sshd.ca) as connection,
+    ):
+        reader, writer = await streams(connection, port)
+        for word in (b"first", b"again"):
+            writer.write(word)  # asyncssh may still have had packets of its own
+            assert await reader.readexactly(5) == word
+        writes: list[int] = []
+        write_line = connection._write_line
+
+        def count(data: bytes) -> None:
+            writes.append(len(data))
+            write_line(data)
+
+        connection._write_line = count
+        before = connection.tuned_packets_sent
+        for number in range(40):
+            writer.write(b"%06d" % number)
+        assert await reader.readexactly(240) == b"".join(b"%06d" % number for number in range(40))
+        assert connection.tuned_packets_sent == before + 40
+        assert len(writes) == 2  # the first at once, the rest when the turn is over
+        writes.clear()
+        for _ in range(40):
+            writer.write(b"0" * 8000)
+        assert len(writes) >= 4  # much is not held for long
+        await reader.readexactly(320_000)
+
+
 async def test_commands_and_files_pass_a_tuned_connection(restless_sshd: Sshd) -> None:
     async with tuned(restless_sshd.cluster, restless_sshd.username, restless_sshd.ca) as connection:
         result = await connection.run("head -c 9000000 /dev/zero", encoding=None)
