@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import structlog
@@ -142,12 +143,15 @@ def open_target(*, label: str, cookie_value: str) -> Access:
     if session is None:
         return Access(verdict=Verdict.UNKNOWN)
     if not cookie_value:
-        return Access(verdict=Verdict.SIGN_IN, session_id=session.pk)
+        return Access(verdict=Verdict.SIGN_IN, session_id=session.pk, cause="no_cookie")
     grant = AccessGrant.objects.filter(digest=sealing.digest(cookie_value)).select_related("user").first()
-    if grant is None or grant.expires_at <= now():
-        return Access(verdict=Verdict.SIGN_IN, session_id=session.pk)
+    if grant is None:
+        return Access(verdict=Verdict.SIGN_IN, session_id=session.pk, cause="unknown_cookie")
+    again = Access(verdict=Verdict.SIGN_IN, session_id=session.pk, username=grant.user.username, user_id=grant.user_id)
+    if grant.expires_at <= now():
+        return replace(again, cause="expired")
     if grant.visit_id is not None and grant.revoked_at is not None:
-        return Access(verdict=Verdict.SIGN_IN, session_id=session.pk)  # the visit is over, which is no offence
+        return replace(again, cause="visit_over")  # which is no offence
     if grant.session_id != session.pk or not may_open(grant.user, session):
         return Access(
             verdict=Verdict.FORBIDDEN,
@@ -159,7 +163,7 @@ def open_target(*, label: str, cookie_value: str) -> Access:
     if session.state == SessionState.ENDED:
         verdict = Verdict.ENDED
     elif grant.revoked_at is not None:
-        return Access(verdict=Verdict.SIGN_IN, session_id=session.pk)
+        return replace(again, cause="signed_out")
     else:
         target = target_of(session)
         verdict = Verdict.OPEN if target is not None else Verdict.NOT_READY

@@ -39,6 +39,7 @@ _pages = ProtocolTypeRouter(
 application = Front(
     pages=_pages,
     proxy=proxy_from_settings(),
+    hosts=settings.ALLOWED_HOSTS,
     serves=settings.CONF.serves,
     drain_seconds=settings.CONF.drain_seconds,
 )

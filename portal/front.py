@@ -1,16 +1,18 @@
 """The front of a web process: decides by the host name who answers, and follows the server's start and stop.
 
 A process can serve pages and notebooks, or one of the two only (``PORTAL_SERVES``): the same application, so that a
-busy page stalls no notebook. What it does not serve it sends away with 421.
+busy page stalls no notebook. What it does not serve it sends away with 421. What is for no host of this site at all is
+the proxy's to refuse, so that Django is not asked (and writes no error) for each try.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Literal, Protocol
 
 import structlog
+from django.http.request import split_domain_port, validate_host
 
 from launcher import live_sockets, revocation
 from launcher.proxy import pages as words
@@ -53,10 +55,18 @@ class Front:
     """The ASGI application of a web process."""
 
     def __init__(
-        self, *, pages: Application, proxy: SessionHosts, serves: Serves = "all", drain_seconds: float = 0.0
+        self,
+        *,
+        pages: Application,
+        proxy: SessionHosts,
+        hosts: Sequence[str],
+        serves: Serves = "all",
+        drain_seconds: float = 0.0,
     ) -> None:
+        """``hosts``: the portal's own, as in Django's ``ALLOWED_HOSTS``."""
         self._pages = pages
         self._proxy = proxy
+        self._hosts = hosts
         self._serves = serves
         self._drain = Drain(drain_seconds, others=lambda: int(proxy.is_busy))
         self._listener: asyncio.Task[None] | None = None
@@ -70,8 +80,11 @@ class Front:
         drain.enter()
         try:
             is_session = self._proxy.matches(scope)
+            is_strange = not is_session and not self._is_portals(scope)
             is_health = not is_session and scope["path"] == HEALTH_PATH
-            if self._serves != "all" and not is_health and is_session != (self._serves == "sessions"):
+            if is_strange:
+                await self._proxy(scope, receive, send)
+            elif self._serves != "all" and not is_health and is_session != (self._serves == "sessions"):
                 await _refuse(scope, receive, send, words.ELSEWHERE)
             elif drain.is_on and (is_health or scope["type"] == "websocket"):
                 await _refuse(scope, receive, _closing(send), words.RESTARTING)
@@ -89,6 +102,12 @@ class Front:
         It knows a session's address by the same host name that ``matches`` looks at, and refuses any other.
         """
         return not self._drain.is_on and self._serves != "pages" and self._proxy.at_once(scope, offer)
+
+    def _is_portals(self, scope: Scope) -> bool:
+        """Whether the request names a host of the portal itself, as Django reads it."""
+        named = [value for name, value in scope["headers"] if name == b"host"]
+        domain, _ = split_domain_port(named[0].decode("latin-1").lower()) if len(named) == 1 else ("", "")
+        return bool(domain) and validate_host(domain, self._hosts)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

@@ -1,10 +1,16 @@
-"""Logs for people (text) or machines (JSON), through structlog. One processor redacts what must never be written."""
+"""Logs for people (text) or machines (JSON), through structlog. One processor redacts what must never be written.
+
+What libraries write for each request of anybody (a page that does not exist, a handshake that is refused) is held back
+by filters: it would fill the disk at a stranger's will, and shows addresses and cookies.
+"""
 
 from __future__ import annotations
 
 import logging
 import logging.config
+import time
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -20,6 +26,44 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
         elif isinstance(value, str) and len(value) > 2000:
             event[key] = value[:2000] + "…"
     return event
+
+
+WINDOW_SECONDS = 60.0
+_OF_THE_SERVER = frozenset(("uvicorn", "lifespan", "supervisors"))
+"""Folders of uvicorn whose modules tell of the process and not of a request."""
+
+
+class OnceAMinute(logging.Filter):
+    """Lets a warning pass once a minute, whatever it names, and says how often it was held back; errors pass always."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._windows: dict[tuple[object, ...], tuple[float, int]] = {}  # the window's end, and how many were held back
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR:
+            return True
+        key = (record.name, record.msg, getattr(record, "status_code", 0))
+        moment = time.monotonic()
+        end, held_back = self._windows.get(key, (0.0, 0))
+        if moment < end:
+            self._windows[key] = (end, held_back + 1)
+            return False
+        if len(self._windows) > 200:  # the texts are the libraries' own, so this is not met
+            self._windows.clear()
+        self._windows[key] = (moment + WINDOW_SECONDS, 0)
+        if held_back:
+            record.msg, record.args = f"{record.getMessage()} (like this {held_back} times more, lately)", ()
+        return True
+
+
+class OfTheServer(OnceAMinute):
+    """Of uvicorn's lines those about the process; of those about requests only what went wrong."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return Path(record.pathname).parent.name in _OF_THE_SERVER
+        return super().filter(record)
 
 
 def configure_logs(*, log_format: str, level: str) -> None:
@@ -55,6 +99,7 @@ def configure_logs(*, log_format: str, level: str) -> None:
                     ],
                 }
             },
+            "filters": {"once_a_minute": {"()": OnceAMinute}, "of_the_server": {"()": OfTheServer}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "all"}},
             "root": {"handlers": ["stderr"], "level": level},
             "loggers": {
@@ -63,7 +108,13 @@ def configure_logs(*, log_format: str, level: str) -> None:
                 "celery.app.trace": {"level": "WARNING"},
                 "celery.worker.strategy": {"level": "WARNING"},  # "received", every second
                 "celery.beat": {"level": "WARNING"},  # "sending", every second
+                "uvicorn": {"propagate": True},  # uvicorn's own handler is taken away: all lines look alike
                 "uvicorn.access": {"level": "WARNING"},
+                "uvicorn.error": {"filters": ["of_the_server"]},
+                "django.request": {"filters": ["once_a_minute"]},
+                "django.security": {"filters": ["once_a_minute"]},
+                "django.security.csrf": {"filters": ["once_a_minute"]},
+                "django.channels.server": {"filters": ["once_a_minute"]},
             },
         }
     )

@@ -50,4 +50,5 @@ class Access:
     state: str = ""  # a SessionState
     target: Target | None = None  # set when the verdict is OPEN
     end_code: str = ""  # why the session ended; for the page about the end
+    cause: str = ""  # why the verdict is SIGN_IN: no_cookie, unknown_cookie, expired, signed_out or visit_over
     expires_at: dt.datetime | None = None  # when the cookie's grant runs out

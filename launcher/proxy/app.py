@@ -18,7 +18,7 @@ from launcher.proxy import http, pages, websocket
 from launcher.proxy.access import AccessCache
 from launcher.proxy.access_types import Access, Verdict
 from launcher.proxy.cookies import cookie_value
-from launcher.proxy.denials import Denials, Denied
+from launcher.proxy.denials import WRONG_HOST, Denials, Denied, cause_of
 from launcher.proxy.errors import AccessEnded, UpstreamBroken, UpstreamBusy, UpstreamError, UpstreamSilent
 from launcher.proxy.fast import pump, tunnel
 from launcher.proxy.fast.direct import Direct
@@ -113,6 +113,7 @@ class Proxy:
         if scope["type"] == "websocket":
             await receive()  # the connect event
         if not visit.label:
+            await self._denials.tell(visit, _UNKNOWN, WRONG_HOST)
             await self._say(visit, send, pages.NOT_FOUND)
             return
         page = await self._decide(visit)
@@ -249,15 +250,15 @@ class Proxy:
             return self._page(visit, pages.REFUSED)
         if access.verdict is Verdict.OPEN and access.target is not None:
             return self._check_prefix(visit, path, access.target.base_url)
-        if access.verdict is Verdict.ENDED:
-            return self._page(visit, pages.ENDED_PAGE if visit.is_navigation else pages.ENDED)
         if access.verdict in (Verdict.NOT_READY, Verdict.OPEN):
             return self._page(visit, pages.NOT_READY)
-        if access.verdict is Verdict.FORBIDDEN:
-            await self._denials.tell(visit, access, "forbidden")
-        elif visit.is_navigation:
+        if access.verdict in (Verdict.SIGN_IN, Verdict.UNKNOWN) and visit.is_navigation:
             # The portal knows who this is: it sends the owner back with a code, and everybody else nowhere.
             return pages.redirect(f"{self._site.portal_url}/sessions/by-address/{visit.label}/{wanted(visit)}")
+        if refusal := cause_of(access):
+            await self._denials.tell(visit, access, refusal)
+        if access.verdict is Verdict.ENDED:
+            return self._page(visit, pages.ENDED_PAGE if visit.is_navigation else pages.ENDED)
         return self._page(visit, pages.NOT_FOUND)
 
     @staticmethod

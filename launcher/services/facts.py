@@ -12,7 +12,7 @@ from launcher import sealing
 from launcher.models import InteractiveSession
 from launcher.services.moves import PORTAL_ITSELF
 from portal.audit import events
-from portal.audit.services import record
+from portal.audit.services import record, record_once
 from portal.clock import now
 
 
@@ -38,16 +38,34 @@ def record_examined(*, actor: str, address: str) -> None:
         record(events.PortalExamined(), actor=actor, address=address)
 
 
+_COMMON_CAUSES = frozenset(
+    ("no_cookie", "unknown_cookie", "expired", "signed_out", "ended", "unknown_session", "wrong_host")
+)
+"""What happens to everybody who leaves a tab open, and to every address on the internet."""
+
+
 def record_access_denied(*, session_id: str, username: str, door: str, cause: str, address: str) -> None:
-    """Somebody tried a session that is not theirs. The same person and cause is kept once in ten minutes."""
-    key = f"denied:{sealing.digest(f'{session_id}|{username or address}|{cause}')}"
-    with contextlib.suppress(RedisError):  # without the cache every attempt is kept
-        if not cache.add(key, 1, 600):
+    """Somebody tried a session that is not theirs, or not any more.
+
+    The same person, session and cause is kept once in ten minutes, once an hour where nobody knows who it was, and once
+    a day where it is nothing unusual. Strangers count as one, whatever their addresses, or a few of them with many
+    addresses could fill the log.
+    """
+    every_seconds = 86_400 if cause in _COMMON_CAUSES else 600 if username else 3600
+    key = f"denied:{sealing.digest(f'{session_id}|{username}|{cause}')}"
+    with contextlib.suppress(RedisError):  # then the log itself is asked
+        if not cache.add(key, 1, every_seconds):
             return
-    with transaction.atomic():
-        record(
-            events.SessionAccessDenied(door=door, cause=cause),
-            actor=username or "anonymous",
-            address=address,
-            session_id=session_id,
-        )
+    try:
+        with transaction.atomic():
+            record_once(
+                events.SessionAccessDenied(door=door, cause=cause),
+                actor=username or "anonymous",
+                address=address,
+                session_id=session_id,
+                every_seconds=every_seconds,
+            )
+    except Exception:
+        with contextlib.suppress(RedisError):
+            cache.delete(key)  # so that the next one is kept
+        raise

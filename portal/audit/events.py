@@ -262,9 +262,11 @@ class SessionFolderRemoved(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SessionAccessDenied(Event):
-    """Somebody was kept from a session that is not theirs, at ``door``: http, websocket, portal, api or live.
+    """Somebody was kept from a session that is not theirs, or not any more, at ``door``: http, websocket, portal, api
+    or live. Without a session: from an address where none is.
 
-    Repeated attempts are recorded once in ten minutes. Not recorded: the path, the query, the browser.
+    Repeated attempts are recorded once in ten minutes, those without a known person once an hour, and once a day what
+    is nothing unusual. Not recorded: the path, the query, the browser, a host that is none of ours.
     """
 
     NAME: ClassVar[str] = "session.access_denied"

@@ -1,7 +1,8 @@
 """The table of refusals: who is turned away, how, and what of it the audit log keeps. It is pinned here.
 
-Each is asked for five times over: what is audited is audited once, and the log gets one line at most. A sign-out, a
-revocation and an end are audited when they happen; the tabs that were open then are not reported again.
+Each is asked for five times over: what is audited is audited once, and the log gets one line at most. A person who
+opens a page without being signed in is sent to the portal, which is no refusal. The same with the real database and
+audit log: ``tests/integration/test_refusals_table.py``.
 """
 
 from __future__ import annotations
@@ -35,15 +36,16 @@ class Refusal:
     at: tuple[Door, ...] = ("page", "program", "change", "websocket")  # where it is audited
 
 
+NOT_PAGES: tuple[Door, ...] = ("program", "change", "websocket")
 TABLE = {
-    "stranger without a cookie": Refusal(302, 404, 404, 403),
+    "stranger without a cookie": Refusal(302, 404, 404, 403, "no_cookie", NOT_PAGES),
     "stranger with a cookie of another session": Refusal(404, 404, 404, 403, "forbidden"),
-    "signed out": Refusal(302, 404, 404, 403),
+    "signed out": Refusal(302, 404, 404, 403, "signed_out", NOT_PAGES),
     "revoked": Refusal(404, 404, 404, 403, "forbidden"),
-    "ended": Refusal(410, 503, 503, 503),
+    "ended": Refusal(410, 503, 503, 503, "ended"),
     "wrong origin": Refusal(403, 403, 403, 403, "cross_site or origin"),
-    "wrong host": Refusal(404, 404, 404, 403),
-    "unknown session": Refusal(302, 404, 404, 403),
+    "wrong host": Refusal(404, 404, 404, 403, "wrong_host"),
+    "unknown session": Refusal(302, 404, 404, 403, "unknown_session", NOT_PAGES),
     # Only a page uses a code up: a handshake or a change that carries one is not let near it.
     "code used twice": Refusal(403, 403, 404, 403, "code", ("page", "program")),
     "code late": Refusal(403, 403, 404, 403, "code", ("page", "program")),
@@ -90,7 +92,7 @@ async def test_the_table_of_refusals(portal: Portal, who: str, door: Door, caplo
         case "stranger with a cookie of another session" | "revoked":
             portal.access[LABEL, COOKIE] = Access(Verdict.FORBIDDEN, session_id="session-1", username="bob", user_id=2)
         case "signed out":
-            portal.access[LABEL, COOKIE] = Access(Verdict.SIGN_IN, session_id="session-1")
+            portal.access[LABEL, COOKIE] = Access(Verdict.SIGN_IN, session_id="session-1", cause="signed_out")
         case "ended":
             portal.access[LABEL, COOKIE] = Access(Verdict.ENDED, session_id="session-1", state="ended")
         case "wrong host":

@@ -65,6 +65,7 @@ class NoProxy:
 application = Front(
     pages=pages,
     proxy=NoProxy(),
+    hosts=["*"],
     serves=os.environ.get("TEST_SERVES", "all"),  # type: ignore[arg-type]  # one of the three
     drain_seconds=float(os.environ.get("TEST_DRAIN_SECONDS", "0")),
 )

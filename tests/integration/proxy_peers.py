@@ -206,6 +206,7 @@ class Portal:
     address: Literal["host", "path"] = "host"
     uses_uvloop: bool = False
     lane: str = "fast"  # or "portable"
+    trusted_proxies: frozenset[str] = frozenset()
     access: dict[tuple[str, str], Access] = field(default_factory=dict)
     lookups: int = 0
     database_is_away: bool = False
@@ -243,7 +244,8 @@ class Portal:
         if known is not None:
             return known
         exists = any(label == key[0] for key in self.access)
-        return Access(Verdict.SIGN_IN, session_id="session-1") if exists else Access(Verdict.UNKNOWN)
+        cause = "unknown_cookie" if cookie_value else "no_cookie"
+        return Access(Verdict.SIGN_IN, session_id="session-1", cause=cause) if exists else Access(Verdict.UNKNOWN)
 
     async def redeem(self, *, label: str, code: str) -> _Grant | None:
         cookie = self.codes.pop(code, None) if label in (LABEL, PATH_ID) else None
@@ -262,6 +264,10 @@ class Portal:
     def origin(self) -> bytes:
         return b"http://" + self.host
 
+    def application(self) -> Any:
+        """What the web server is given."""
+        return self.proxy
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Portal]:
         """Serve. When it ends, nothing may be left open."""
@@ -271,7 +277,7 @@ class Portal:
         self.port = sock.getsockname()[1]
         self.access.setdefault((LABEL, COOKIE), self.open_access())
         self.proxy = Proxy(
-            site=Site(portal_url=f"http://localhost:{self.port}", sessions_domain="localhost"),
+            site=Site(f"http://localhost:{self.port}", "localhost", trusted_proxies=self.trusted_proxies),
             access=AccessCache(self.look_up, durations=self.durations),
             upstreams=UpstreamPool(self.dial, limits=self.limits),
             redeem=self.redeem,
@@ -280,7 +286,7 @@ class Portal:
             uses_fast_lane=self.lane == "fast",
         )
         config = uvicorn.Config(
-            self.proxy,  # type: ignore[arg-type]  # the same thing with other names
+            self.application(),
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -41,7 +41,7 @@ def front(serves: Serves) -> Front:
         redeem=nobody,
         denied=nobody,
     )
-    return Front(pages=pages, proxy=proxy, serves=serves)
+    return Front(pages=pages, proxy=proxy, hosts=[PORTAL], serves=serves)
 
 
 async def status_of(application: Front, host: str, path: str) -> int:
