@@ -42,6 +42,7 @@ _KEEPALIVE_RESET_SECONDS = 1.0
 _CONGESTED_BYTES = 256 * 1024  # waiting for the line, of all channels together; then channels take turns
 _SHARE_BYTES = 64 * 1024  # of one channel in its turn
 _TURN_BYTES = 64 * 1024  # of packets that wait for the end of the loop's turn, to be written together
+_HOLD_SECONDS = 0.00025  # they wait no longer than about this in a long turn, so that the far side works meanwhile
 _ALIVE = ("open", "eof_pending", "eof")
 
 Channel = SSHTCPChannel[bytes] | SSHUNIXChannel[bytes]
@@ -53,7 +54,7 @@ class TunedConnection(SSHClientConnection):
     When the line is slower than those who write, channels take turns, so that a WebSocket's message waits behind a
     share of an upload and not behind a window of it. Packets of one turn of the loop are written together: a system
     call costs more than a small packet, here and for the far side. The first is written at once, unless the turn before
-    had more than one.
+    had more than one; and in a long turn they are written now and then, or both sides would wait for each other.
     """
 
     _keepalive_reset_at = 0.0  # the loop's time
@@ -61,6 +62,7 @@ class TunedConnection(SSHClientConnection):
     _write_line: Callable[[bytes], None]
     _held: list[bytes | bytearray]  # sealed packets that are written at the end of this turn
     _held_bytes = 0
+    _held_until = 0.0  # monotonic seconds
     _is_in_turn = False  # something was sent in this turn
     _is_burst = False  # the turn before had several packets
     _waiting: dict[Channel, None]  # channels that hold data the far side would take, in the order of their turns
@@ -281,9 +283,10 @@ class TunedConnection(SSHClientConnection):
         if not self._is_in_turn:
             self._is_in_turn = True
             self._loop.call_soon(self._end_turn)
+            self._held_until = time.monotonic() + _HOLD_SECONDS
             if not self._is_burst:
                 self._write_held()
-        elif self._held_bytes >= _TURN_BYTES:
+        elif self._held_bytes >= _TURN_BYTES or time.monotonic() >= self._held_until:
             self._write_held()
         self._send_seq = (self._send_seq + 1) & 0xFFFFFFFF
         self._rekey_bytes_sent += len(packet)
@@ -300,6 +303,7 @@ class TunedConnection(SSHClientConnection):
         data = b"".join(held) if len(held) > 1 else held[0]
         held.clear()
         self._held_bytes = 0
+        self._held_until = time.monotonic() + _HOLD_SECONDS
         if self._transport is not None:
             with contextlib.suppress(ConnectionError):
                 self._write_line(cast(bytes, data))

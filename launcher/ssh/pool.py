@@ -109,7 +109,7 @@ class Pool:
         *,
         idle_seconds: float = 300.0,
         max_connections: int = 500,
-        max_channels_per_connection: int = 90,
+        max_channels_per_connection: int = 250,
         max_connections_per_user: int = 16,
         refused: Refused | None = None,
         companion: Callable[[Pool], Coroutine[Any, Any, None]] | None = None,

@@ -147,7 +147,7 @@ async def test_packets_of_one_turn_are_written_together(restless_sshd: Sshd) -> 
             writer.write(b"%06d" % number)
         assert await reader.readexactly(240) == b"".join(b"%06d" % number for number in range(40))
         assert connection.tuned_packets_sent == before + 40
-        assert len(writes) == 2  # the first at once, the rest when the turn is over
+        assert 2 <= len(writes) < 20  # the first at once, the rest after a moment or when the turn is over
         writes.clear()
         for _ in range(40):
             writer.write(b"0" * 8000)
