@@ -1,4 +1,4 @@
-"""WebSocket frames towards a server in a job (RFC 6455): bytes in, events out. Pure; no input or output.
+"""WebSocket frames (RFC 6455), mostly towards a server in a job: bytes in, events out. Pure; no input or output.
 
 The server's bytes are hostile. Whatever is against the protocol raises ``FrameError`` with the close code for it.
 No extension is ever offered, so reserved bits must be zero.
@@ -6,9 +6,9 @@ No extension is ever offered, so reserved bits must be zero.
 
 from __future__ import annotations
 
-import secrets
+import os
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 try:
     from websockets.speedups import apply_mask
@@ -29,25 +29,51 @@ class FrameError(Exception):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A whole message (TEXT, BINARY) or a control frame."""
 
     opcode: int
     data: bytes
 
 
+class _Masks:
+    """Random masks, drawn from the system by the thousand: a system call for each costs more than the frame."""
+
+    _BYTES = 4096
+
+    def __init__(self) -> None:
+        self._drawn = b""
+        self._at = 0
+
+    def next(self) -> bytes:
+        """Four bytes that nobody can guess; each time others."""
+        at = self._at
+        if at >= len(self._drawn):
+            self._drawn, at = os.urandom(self._BYTES), 0
+        self._at = at + 4
+        return self._drawn[at : at + 4]
+
+
+_masks = _Masks()
+
+
 def frame(opcode: int, data: bytes) -> bytes:
     """One masked frame, as a client sends it."""
-    length = len(data)
-    mask = secrets.token_bytes(4)
+    mask = _masks.next()
+    return b"".join((_head(opcode, len(data), 0x80), mask, apply_mask(data, mask)))
+
+
+def server_head(opcode: int, length: int) -> bytes:
+    """What goes before the data of a whole, unmasked message, as a server sends it."""
+    return _head(opcode, length, 0)
+
+
+def _head(opcode: int, length: int, masked: int) -> bytes:
     if length < 126:
-        head = struct.pack("!BB", 0x80 | opcode, 0x80 | length)
-    elif length < 65536:
-        head = struct.pack("!BBH", 0x80 | opcode, 0x80 | 126, length)
-    else:
-        head = struct.pack("!BBQ", 0x80 | opcode, 0x80 | 127, length)
-    return b"".join((head, mask, apply_mask(data, mask)))
+        return bytes((0x80 | opcode, masked | length))
+    if length < 65536:
+        return struct.pack("!BBH", 0x80 | opcode, masked | 126, length)
+    return struct.pack("!BBQ", 0x80 | opcode, masked | 127, length)
 
 
 def close_payload(code: int, reason: str = "") -> bytes:

@@ -222,6 +222,7 @@ class UpstreamSocket:
         self._reader = FrameReader(max_bytes=max_bytes)
         self._events: deque[Event] = deque()
         self._waiting_bytes = 0
+        self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._error: Exception | None = None
         self._failed_at_once = False
@@ -243,7 +244,7 @@ class UpstreamSocket:
                 return event
             if self._error is not None:
                 raise self._error
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self._loop.create_future()
             await self._waiter
 
     def send(self, opcode: int, data: bytes) -> None:
@@ -272,7 +273,7 @@ class UpstreamSocket:
         self._events.clear()
         self._waiting_bytes = 0
         self._connection.resume_reading()
-        self._leaving = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.fail, ClientGone())
+        self._leaving = self._loop.call_later(CLOSE_SECONDS, self.fail, ClientGone())
 
     def browser_done(self, task: asyncio.Task[None]) -> None:
         """The browser's messages have ended; an error there ends the socket."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.frames import Frame
+from websockets.streams import StreamReader
 
 from launcher.proxy.frames import (
     BINARY,
@@ -17,6 +19,7 @@ from launcher.proxy.frames import (
     close_payload,
     frame,
     read_close,
+    server_head,
 )
 
 
@@ -122,3 +125,24 @@ def test_no_code_is_an_empty_payload() -> None:
 
 def test_a_close_frame_is_an_event() -> None:
     assert FrameReader(max_bytes=10).feed(unmasked(CLOSE, b"\x03\xe8")) == [Event(CLOSE, b"\x03\xe8")]
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 65535, 65536, 200_000])
+def test_a_head_towards_a_browser_is_what_a_server_writes(length: int) -> None:
+    assert server_head(TEXT, length) + bytes(length) == unmasked(TEXT, bytes(length))
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 65535, 65536])
+def test_a_frame_towards_a_server_is_read_by_another_implementation(length: int) -> None:
+    data = bytes(range(256)) * (length // 256 + 1)
+    reader = StreamReader()
+    reader.feed_data(frame(BINARY, data[:length]))
+    parsing = Frame.parse(reader.read_exact, mask=True)
+    with pytest.raises(StopIteration) as done:
+        next(parsing)
+    assert (done.value.value.opcode, bytes(done.value.value.data)) == (BINARY, data[:length])
+
+
+def test_masks_do_not_come_again() -> None:
+    masks = [frame(TEXT, b"")[2:6] for _ in range(5000)]
+    assert len(set(masks)) > 4990
