@@ -196,7 +196,9 @@ class Proxy:
             if is_socket and (tunnel_offer := offers.get(tunnel.EXTENSION)) is not None:
                 done, leave = leave, None
                 try:
-                    await tunnel.forward(visit, tunnel_offer, send, pool=self.upstreams, access=self.access, done=done)
+                    await tunnel.forward(
+                        visit, tunnel_offer, receive, send, pool=self.upstreams, access=self.access, done=done
+                    )
                 except BaseException:
                     leave = done
                     raise

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from launcher.proxy.connection import Connection
-from launcher.proxy.errors import UpstreamSilent
+from launcher.proxy.errors import ClientGone, UpstreamSilent
 from launcher.proxy.exchange import Exchange, Head
 from launcher.proxy.headers import (
     MAX_HEAD_BYTES,
@@ -18,7 +18,7 @@ from launcher.proxy.headers import (
     outgoing_request,
     request_target,
 )
-from launcher.proxy.visit import Visit
+from launcher.proxy.visit import Receive, Visit
 
 
 def request_of(visit: Visit) -> OutgoingRequest:
@@ -61,12 +61,25 @@ def handshake_of(visit: Visit, *, key: bytes = b"", subprotocols: Sequence[str] 
     )
 
 
-async def ask_to_upgrade(connection: Connection, opening: bytes, seconds: float) -> tuple[Exchange, Head]:
-    """The server's answer to a handshake, whatever it says. Raises UpstreamSilent after ``seconds``."""
+async def ask_to_upgrade(
+    connection: Connection, opening: bytes, seconds: float, receive: Receive
+) -> tuple[Exchange, Head]:
+    """The server's answer to a handshake, whatever it says.
+
+    Raises UpstreamSilent after ``seconds``, and ClientGone when the browser leaves before: until it is answered, that
+    is all that can come from it.
+    """
     exchange = connection.start("GET", opening, wants_upgrade=True)
     exchange.request_sent = True
+    answer, leaving = asyncio.ensure_future(exchange.head()), asyncio.ensure_future(receive())
     try:
-        async with asyncio.timeout(seconds):
-            return exchange, await exchange.head()
-    except TimeoutError:
-        raise UpstreamSilent("no answer to a handshake in time") from None
+        await asyncio.wait((answer, leaving), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if leaving.done():
+            raise ClientGone
+        if not answer.done():
+            raise UpstreamSilent("no answer to a handshake in time")
+        return exchange, answer.result()
+    finally:
+        for waiting in (answer, leaving):
+            if not waiting.cancel():
+                waiting.exception()  # it has been told, or nobody is left to hear it

@@ -64,7 +64,7 @@ async def forward(visit: Visit, receive: Receive, send: Send, *, pool: UpstreamP
     opening = handshake_of(visit, key=key, subprotocols=offered)
     connection = await pool.open_socket(visit.access.session_id, target)
     try:
-        exchange, head = await ask_to_upgrade(connection, opening, pool.limits.head_seconds)
+        exchange, head = await ask_to_upgrade(connection, opening, pool.limits.head_seconds, receive)
         if head.status != 101:
             await refuse(visit, send, exchange, head, target)
             return
@@ -83,6 +83,8 @@ async def forward(visit: Visit, receive: Receive, send: Send, *, pool: UpstreamP
             return  # the browser has left meanwhile
         connection.attach(upstream)
         await _carry(visit, receive, send, upstream, access)
+    except ClientGone:
+        connection.abort()
     finally:
         connection.finish(CLOSE_SECONDS)
 

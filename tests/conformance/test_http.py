@@ -628,16 +628,17 @@ async def test_b03_a_browser_that_leaves_ends_the_servers_work(portal: Portal) -
     assert portal.proxy.access.open_connections == 0
 
 
-async def test_b03_a_browser_that_leaves_before_the_answer_ends_the_servers_work(portal: Portal) -> None:
+async def test_b03_a_browser_that_leaves_before_the_answer_ends_the_servers_work(upstream: Upstream, by: Way) -> None:
     async def think(request: Request) -> None:
         await request.reader.read()
 
-    portal.upstream.handler = think
-    raw = await portal.connect()
-    raw.writer.write(portal.head("GET", "/slow"))
-    await until(lambda: portal.upstream.requests)
-    raw.writer.transport.abort()
-    await until(lambda: not portal.upstream.open, seconds=0.9, what="the server's connection to close")
+    upstream.handler = think
+    async with by.portal(upstream, limits=Limits(head_seconds=600)).running() as portal:
+        raw = await portal.connect()
+        raw.writer.write(portal.head("GET", "/slow"))
+        await until(lambda: upstream.requests)
+        raw.writer.transport.abort()
+        await until(lambda: not upstream.open, what="the server's connection to close")
 
 
 async def test_b03_a_browser_that_leaves_in_an_upload_ends_the_servers_work(portal: Portal) -> None:

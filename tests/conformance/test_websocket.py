@@ -549,6 +549,21 @@ async def test_r01_a_revoked_socket_of_a_browser_that_takes_nothing_is_closed_to
         await until(lambda: not portal.upstream.open, seconds=2, what="the server's connection to close")
 
 
+async def test_b03_a_browser_that_leaves_during_the_handshake_holds_no_connection(upstream: Upstream, by: Way) -> None:
+    async def think(request: Request) -> None:
+        await request.reader.read()
+
+    upstream.handler = think
+    async with by.portal(upstream, limits=Limits(head_seconds=600)).running() as portal:
+        raw = await portal.connect()
+        raw.writer.write(portal.handshake())
+        await until(lambda: upstream.requests)
+        raw.writer.transport.abort()
+        await until(lambda: not upstream.open, what="the server's connection to close")
+        await until(lambda: not portal.proxy.upstreams.open_connections)
+        assert not portal.proxy.is_busy
+
+
 async def test_r02_a_revoked_download_is_cut_off(portal: Portal) -> None:
     async def drip(request: Request) -> None:
         request.writer.write(b"HTTP/1.1 200 OK\r\n\r\n")

@@ -16,10 +16,11 @@ from typing import Protocol
 
 from launcher.proxy.access import AccessCache, Hold
 from launcher.proxy.connection import Connection
+from launcher.proxy.errors import ClientGone
 from launcher.proxy.frames import CLOSE, close_payload, frame
 from launcher.proxy.outgoing import ask_to_upgrade, handshake_of
 from launcher.proxy.upstream import UpstreamPool
-from launcher.proxy.visit import Send, Visit
+from launcher.proxy.visit import Receive, Send, Visit
 from launcher.proxy.websocket import passing_fields, proper_answer, refuse
 
 EXTENSION = "footbridge.tunnel"
@@ -43,7 +44,14 @@ class Offer(Protocol):
 
 
 async def forward(
-    visit: Visit, offer: Offer, send: Send, *, pool: UpstreamPool, access: AccessCache, done: Callable[[], None]
+    visit: Visit,
+    offer: Offer,
+    receive: Receive,
+    send: Send,
+    *,
+    pool: UpstreamPool,
+    access: AccessCache,
+    done: Callable[[], None],
 ) -> None:
     """Open a tunnel, and return while it goes on; ``done`` is called when it, or the attempt, is over.
 
@@ -55,7 +63,7 @@ async def forward(
     connection = await pool.open_socket(visit.access.session_id, target)
     opened = False
     try:
-        exchange, head = await ask_to_upgrade(connection, opening, pool.limits.head_seconds)
+        exchange, head = await ask_to_upgrade(connection, opening, pool.limits.head_seconds, receive)
         if head.status != 101:
             await refuse(visit, send, exchange, head, target)
         else:
@@ -73,6 +81,8 @@ async def forward(
             if early is not None:
                 tunnel.begin(visit, early)
                 opened = True
+    except ClientGone:
+        pass
     finally:
         if not opened:
             connection.abort()
