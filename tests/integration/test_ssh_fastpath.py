@@ -16,7 +16,7 @@ import asyncssh
 import pytest
 
 from launcher.clusters import Cluster
-from launcher.ssh import fastpath_check
+from launcher.ssh import fastpath, fastpath_check
 from launcher.ssh.connect import connect
 from launcher.ssh.fastpath import KeyedGCM, TunedConnection, tune
 from launcher.ssh.pool import Pool
@@ -125,7 +125,11 @@ async def test_many_channels_at_once_do_not_mix_their_bytes(restless_sshd: Sshd)
         await asyncio.gather(*(exchange(connection, port, 1, seed=seed) for seed in range(12)))
 
 
-async def test_packets_of_one_turn_are_written_together(restless_sshd: Sshd) -> None:
+@pytest.mark.parametrize(("hold_seconds", "expected"), [(60, 2), (0, 40)])
+async def test_packets_of_one_turn_are_written_together_unless_it_lasts(
+    restless_sshd: Sshd, monkeypatch: pytest.MonkeyPatch, hold_seconds: float, expected: int
+) -> None:
+    monkeypatch.setattr(fastpath, "_HOLD_SECONDS", hold_seconds)
     async with (
         tcp_server(echo) as port,
         tuned(restless_sshd.cluster, restless_sshd.username, restless_sshd.ca) as connection,
@@ -147,7 +151,7 @@ async def test_packets_of_one_turn_are_written_together(restless_sshd: Sshd) -> 
             writer.write(b"%06d" % number)
         assert await reader.readexactly(240) == b"".join(b"%06d" % number for number in range(40))
         assert connection.tuned_packets_sent == before + 40
-        assert 2 <= len(writes) < 20  # the first at once, the rest after a moment or when the turn is over
+        assert len(writes) == expected  # the first at once, the rest when the turn is over
         writes.clear()
         for _ in range(40):
             writer.write(b"0" * 8000)
