@@ -264,6 +264,10 @@ class Portal:
     def origin(self) -> bytes:
         return b"http://" + self.host
 
+    def site(self) -> Site:
+        """Where browsers find it."""
+        return Site(f"http://localhost:{self.port}", "localhost", trusted_proxies=self.trusted_proxies)
+
     def application(self) -> Any:
         """What the web server is given."""
         return self.proxy
@@ -277,7 +281,7 @@ class Portal:
         self.port = sock.getsockname()[1]
         self.access.setdefault((LABEL, COOKIE), self.open_access())
         self.proxy = Proxy(
-            site=Site(f"http://localhost:{self.port}", "localhost", trusted_proxies=self.trusted_proxies),
+            site=self.site(),
             access=AccessCache(self.look_up, durations=self.durations),
             upstreams=UpstreamPool(self.dial, limits=self.limits),
             redeem=self.redeem,
