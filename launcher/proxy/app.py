@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 from urllib.parse import parse_qsl
@@ -30,6 +31,7 @@ from launcher.proxy.moments import Moments
 from launcher.proxy.next_page import safe_next, wanted
 from launcher.proxy.outgoing import request_of
 from launcher.proxy.pages import Notice, Page
+from launcher.proxy.plan import Plan
 from launcher.proxy.reading import Reading, Readings
 from launcher.proxy.sites import OWN_PATHS, PATHS, Places, Site
 from launcher.proxy.sparselog import SparseLog
@@ -127,49 +129,55 @@ class Proxy:
 
         Returns whether that was done; if not, nothing was, and the request is one for ``__call__``.
         """
-        if offer.block is None or not self._uses_fast_lane:
+        whole = offer.whole
+        if whole is None or not self._uses_fast_lane:
             return False
-        reading = offer.block.memo
-        if not isinstance(reading, Reading):
-            reading = offer.block.memo = self._read(scope)
-            if reading.place.origin.path != b"/":  # then it is the path that says which session is meant
-                offer.block.memo = None
-                return False
-        visit = _visit(scope, reading)
-        known = self.access.cached(visit.label, visit.cookie)
-        if known is None or known.target is None:
+        plan = whole.memo
+        if not isinstance(plan, Plan):
+            reading = whole.block.memo
+            if not isinstance(reading, Reading):
+                reading = self._read(scope)
+                if reading.place.origin.path != b"/":  # then it is the path that says which session is meant
+                    return False
+                whole.block.memo = reading
+            plan = whole.memo = Plan(_visit(scope, reading))
+        known = self.access.cached(plan.visit.label, plan.visit.cookie)
+        if known is None or (plan.access is not known and not self._decide_again(plan, known)):
             return False
-        visit.access = known
-        if not self._passes(visit):
+        if not self.in_flight.enter_again(plan.ticket):
             return False
-        try:
-            request = request_of(visit)
-        except BadHead:
-            return False
-        ticket = self.in_flight.enter(session_id=known.session_id, person=known.user_id, is_socket=False)
-        if ticket is None:
-            return False
-        connection = self.upstreams.kept(known.session_id, known.target)
+        connection = self.upstreams.kept_for(plan.key)
         if connection is None:
-            self.in_flight.leave(ticket)
+            plan.leave()
             return False
         method: str = scope["method"]
-        Direct(
-            connection,
-            visit,
-            offer,
-            request,
-            head_only=method == "HEAD",
-            over=partial(self.in_flight.leave, ticket),
-        ).begin(method, pool=self.upstreams, lookout=self._lookout, carry_on=partial(self._after, visit, offer))
+        Direct(connection, plan.visit, offer, plan.request, head_only=method == "HEAD", over=plan.leave).begin(
+            method, pool=self.upstreams, lookout=self._lookout, after=self._after
+        )
         return True
 
-    def _after(self, visit: Visit, offer: pump.Offer, failed: pump.Relay) -> Callable[..., Awaitable[None]]:
+    def _decide_again(self, plan: Plan, known: Access) -> bool:
+        """Decide on a request by this answer about permission. Returns whether it may go on to its target."""
+        plan.access = None
+        plan.visit = visit = replace(plan.visit, access=known)
+        if known.target is None or not self._passes(visit):
+            return False
+        try:
+            plan.request = request_of(visit)
+        except BadHead:
+            return False
+        plan.ticket = InFlight.ticket(session_id=known.session_id, person=known.user_id, is_socket=False)
+        plan.leave = partial(self.in_flight.leave, plan.ticket)
+        plan.key = self.upstreams.key_of(known.session_id, known.target)
+        plan.access = known
+        return True
+
+    def _after(self, failed: pump.Relay, offer: pump.Offer) -> Callable[..., Awaitable[None]]:
         """The application that goes on where a request that began at once has failed."""
 
         async def carry_on(scope: Scope, receive: Receive, send: Send) -> None:
             scope["extensions"] = {pump.EXTENSION: offer}
-            await self._pass(visit, receive, send, failed)
+            await self._pass(replace(failed.visit, scope=scope), receive, send, failed)
 
         return carry_on
 

@@ -189,6 +189,9 @@ class Connection(asyncio.Protocol):
             self._after_upgrade += data  # a transport may hand over what it holds even after a pause
             return
         exchange.got_bytes = True
+        if self._in_head and not self._pending and self._take_all(exchange, data):
+            exchange.settle()
+            return
         while data and not self._surplus:
             if self._upgraded:
                 self._after_upgrade += data
@@ -198,6 +201,21 @@ class Connection(asyncio.Protocol):
                 break
             data = self._take_head(data) if self._in_head else self._take_body(data)
         exchange.settle()
+
+    def _take_all(self, exchange: Exchange, data: bytes) -> bool:
+        """Take an answer that has come whole and whose head is known; if it is another, nothing has happened."""
+        end = data.find(b"\r\n\r\n") + 4
+        known = self._answers.find(data[:end])
+        if known is None or exchange.wants_upgrade or exchange.complete or exchange.head_only:
+            return False
+        head, stays = known
+        if not head.length or head.length != len(data) - end or head.status in (204, 304):
+            return False
+        self._in_head = False
+        self._is_known = True
+        self.keep_alive = stays
+        exchange.take_whole(head, data[end:])
+        return True
 
     def _take_head(self, data: bytes) -> bytes:
         """Hand a whole head to the parser, or keep what there is of it. Returns what is left."""

@@ -160,6 +160,12 @@ class Exchange:
             self._connection.pause_reading()
         self._wake()
 
+    def take_whole(self, head: Head, body: bytes) -> None:
+        """The answer came whole, in one piece."""
+        self.take_head(head)
+        self.take_body(body)
+        self.take_end()
+
     def settle(self) -> None:
         """All of one piece of data has been taken."""
 

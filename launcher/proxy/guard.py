@@ -22,7 +22,7 @@ from launcher.proxy.framing import HOST, REQUEST_LINE, BadFraming, ChunkScanner
 from launcher.proxy.headers import MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from launcher.proxy.pages import Page
 from launcher.proxy.patience import PatientProtocol
-from launcher.proxy.repeats import Block, Blocks
+from launcher.proxy.repeats import Blocks, Whole
 from launcher.proxy.sparselog import SparseLog
 
 refusals = SparseLog(logging.getLogger(__name__))
@@ -91,12 +91,12 @@ class GuardedProtocol(PatientProtocol):
             cycle is not None
             and cycle.response_complete
             and not (self._pending or self._is_over or self._body_left or self._chunks)
-            and (again := self._blocks.find(data)) is not None
+            and (again := self._blocks.whole(data) or self._read_again(data)) is not None
         ):
             if self._timer is not None:
                 self._expect(None)
             self._empty_lines = 0
-            self._take_again(*again)
+            self._take_again(again)
             return
         while data and not self._is_over:
             data = self._take_body(data) if self.is_in_body else self._take_head(data)
@@ -197,14 +197,23 @@ class GuardedProtocol(PatientProtocol):
             elif self._is_plain and method in (b"GET", b"HEAD"):
                 self._blocks.keep(head[head.find(b"\r\n") + 2 :], self.headers)
 
-    def _take_again(self, line: re.Match[bytes], block: Block) -> None:
-        """Begin a request whose fields are known. Nothing is under way on this connection."""
-        self.scope = scope_of(self, line, block)
-        self.cycle = cycle = Cycle(self, self.scope)
-        self._begin(cycle, block)
+    def _read_again(self, data: bytes) -> Whole | None:
+        """A head with fields that are known, and a request line that is not."""
+        found = self._blocks.find(data)
+        if found is None:
+            return None
+        whole = Whole(found[1], scope_of(self, *found))
+        self._blocks.keep_whole(data, whole)
+        return whole
 
-    def _begin(self, cycle: RequestResponseCycle, block: Block) -> None:
+    def _take_again(self, whole: Whole) -> None:
+        """Begin a request whose fields are known. Nothing is under way on this connection."""
+        self.cycle = cycle = Cycle(self, whole.scope)
+        self._begin(cycle, whole)
+
+    def _begin(self, cycle: RequestResponseCycle, whole: Whole) -> None:
         """Let the application answer a request without a body."""
+        self.scope = cycle.scope = whole.own_scope()
         self._start_asgi_task(cycle, self.app)
 
     def on_headers_complete(self) -> None:

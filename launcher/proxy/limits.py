@@ -41,18 +41,28 @@ class InFlight:
 
     def enter(self, *, session_id: str, person: Hashable, is_socket: bool) -> Ticket | None:
         """Count one more; ``None`` when that would be too many. Pair with ``leave``, which takes what this gives."""
+        ticket = self.ticket(session_id=session_id, person=person, is_socket=is_socket)
+        return ticket if self.enter_again(ticket) else None
+
+    @staticmethod
+    def ticket(*, session_id: str, person: Hashable, is_socket: bool) -> Ticket:
+        """Nothing is counted yet: that is for ``enter_again``."""
+        return (is_socket, "session", session_id), (is_socket, "person", person)
+
+    def enter_again(self, ticket: Ticket) -> bool:
+        """As ``enter``, for the session and the person of a ticket that was given before."""
         ceilings, counts = self._ceilings, self._counts
-        if is_socket:
+        one, other = ticket
+        if one[0]:
             for_session, for_person = ceilings.sockets_per_session, ceilings.sockets_per_person
         else:
             for_session, for_person = ceilings.requests_per_session, ceilings.requests_per_person
-        one, other = (is_socket, "session", session_id), (is_socket, "person", person)
         of_session, of_person = counts.get(one, 0), counts.get(other, 0)
         if of_session >= for_session or of_person >= for_person:
-            return None
+            return False
         counts[one] = of_session + 1
         counts[other] = of_person + 1
-        return one, other
+        return True
 
     def leave(self, ticket: Ticket) -> None:
         """It is over."""

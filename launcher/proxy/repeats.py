@@ -1,13 +1,15 @@
 """Heads that come again: with each request a browser's connection sends nearly the same fields.
 
 What follows from the fields alone is found out once, by the strict way, and kept under exactly these bytes; only the
-request line is read anew. Kept for one connection, so that nothing passes from one person to another. The permission
-is no part of it: that is asked for each request. What this brings is measured in ``fast.direct``.
+request line is read anew, unless the whole head came before, too. Kept for one connection, so that nothing passes from
+one person to another. The permission is no part of it: that is asked for each request. What this brings is measured in
+``fast.direct``.
 """
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from launcher.proxy.framing import REQUEST_LINE
 from launcher.proxy.headers import MAX_TARGET_BYTES
@@ -16,6 +18,9 @@ MOST_BLOCKS = 8
 """How many different blocks of fields are kept for a connection: pages, scripts, pictures and API calls differ."""
 MOST_BYTES = 4096
 """The longest block that is kept."""
+MOST_WHOLES = 4
+"""How many whole heads are kept for a connection: what a page asks for again and again."""
+MOST_WHOLE_BYTES = MOST_BYTES + 512
 _PLAIN = frozenset((b"GET", b"HEAD"))
 
 
@@ -29,13 +34,38 @@ class Block:
         self.memo: object = None
 
 
+class Whole:
+    """A whole head without a body, as an ASGI scope that is for reading only. ``memo`` is the application's own."""
+
+    __slots__ = ("block", "memo", "scope")
+
+    def __init__(self, block: Block, scope: Any) -> None:
+        self.block = block
+        self.scope = scope
+        self.memo: object = None
+
+    def own_scope(self) -> Any:
+        """A scope that may be changed."""
+        scope = self.scope
+        return {**scope, "headers": list(scope["headers"]), "state": scope["state"].copy()}
+
+
 class Blocks:
     """The blocks of one connection."""
 
-    __slots__ = ("_kept",)
+    __slots__ = ("_kept", "_wholes", "whole")
 
     def __init__(self) -> None:
         self._kept: dict[bytes, Block] = {}
+        self._wholes: dict[bytes, Whole] = {}
+        self.whole = self._wholes.get  # by all bytes of a head
+
+    def keep_whole(self, data: bytes, whole: Whole) -> None:
+        """``find`` has found ``data``."""
+        if len(data) <= MOST_WHOLE_BYTES:
+            if len(self._wholes) >= MOST_WHOLES:
+                del self._wholes[next(iter(self._wholes))]  # the oldest
+            self._wholes[data] = whole
 
     def find(self, data: bytes) -> tuple[re.Match[bytes], Block] | None:
         """The request line and the block, when ``data`` is one whole head with a block that is known."""

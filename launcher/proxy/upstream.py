@@ -102,7 +102,11 @@ class UpstreamPool:
 
     def kept(self, session_id: str, target: Target) -> Connection | None:
         """A kept connection for one request, if there is one. Pair with ``release``."""
-        slot = self._slots.get(self._key(session_id, target))
+        return self.kept_for(self.key_of(session_id, target))
+
+    def kept_for(self, key: tuple[object, ...]) -> Connection | None:
+        """As ``kept``; ``key`` is what ``key_of`` gives."""
+        slot = self._slots.get(key)
         while slot is not None and slot.idle:
             connection = slot.idle.pop()
             if connection.is_usable:
@@ -139,7 +143,7 @@ class UpstreamPool:
 
     def refuses(self, session_id: str, target: Target) -> bool:
         """Whether a request would be refused at once, because the server refused a moment ago."""
-        slot = self._slots.get(self._key(session_id, target))
+        slot = self._slots.get(self.key_of(session_id, target))
         return slot is not None and bool(slot.refusal) and not slot.idle and self._is_left_alone(slot)
 
     def release(self, connection: Connection) -> None:
@@ -195,7 +199,8 @@ class UpstreamPool:
             self._slots.pop(slot.key, None)
 
     @staticmethod
-    def _key(session_id: str, target: Target) -> tuple[object, ...]:
+    def key_of(session_id: str, target: Target) -> tuple[object, ...]:
+        """Which connections may serve requests to this target."""
         return (session_id, target.cluster.id, target.username, target.host, target.port, target.socket)
 
     @staticmethod
@@ -204,7 +209,7 @@ class UpstreamPool:
         return slot.is_probed or asyncio.get_running_loop().time() < slot.refused_until
 
     def _slot(self, session_id: str, target: Target) -> _Slot:
-        key = self._key(session_id, target)
+        key = self.key_of(session_id, target)
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = _Slot(self, key)

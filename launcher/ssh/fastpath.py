@@ -201,15 +201,17 @@ class TunedConnection(SSHClientConnection):
         if channel._send_state != "open" or channel._encoding:
             channel.write(bytes(data))
             return
-        view = memoryview(data)
-        at, size = 0, len(view)
+        at, size = 0, len(data)
         if not channel._send_buf:
             if size <= channel._send_pktsize:  # a message or the head of a request: nothing to be cut
                 at = self._send_some(channel, data)
+                if at == size:
+                    return
+            view = memoryview(data)
             while at < size and (length := self._send_some(channel, view[at:])):
                 at += length
         if at < size:
-            channel._send_buf.append((bytearray(view[at:]), None))
+            channel._send_buf.append((bytearray(memoryview(data)[at:]), None))
             channel._send_buf_len += size - at
             if channel._send_window:
                 self._waiting[channel] = None

@@ -55,6 +55,11 @@ class Inbox:
         self._deliver = deliver
         self._waiting: deque[Arrival] = deque()
 
+    @property
+    def holds(self) -> bool:
+        """Whether what comes has to wait."""
+        return self.paused or bool(self._waiting)
+
     def put(self, arrival: Arrival) -> None:
         """Something came from the channel."""
         if self.paused or self._waiting:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from launcher.proxy.access_types import Access, Verdict
 from launcher.proxy.app import Proxy
 from launcher.proxy.fast.pump import Offer
+from launcher.proxy.repeats import MOST_WHOLE_BYTES, MOST_WHOLES, Block, Blocks, Whole
 from launcher.proxy.upstream import Limits
 from launcher.proxy.visit import Scope
 from tests.integration.proxy_peers import COOKIE, LABEL, Portal, Raw, Request, Upstream, answering, hello
@@ -115,6 +117,46 @@ async def test_the_permission_is_asked_for_each_request(portal: Portal, begun: l
     assert (await raw.answer()).status == 404
     assert begun == [False]
     assert len(portal.upstream.requests) == 1
+    await raw.close()
+
+
+async def test_the_very_same_head_asks_for_the_permission_too(portal: Portal, begun: list[bool]) -> None:
+    raw = await warm(portal)
+
+    async def ask() -> int:
+        raw.writer.write(portal.head("GET", "/x"))
+        return (await raw.answer()).status
+
+    assert [await ask() for _ in range(3)] == [200] * 3
+    assert begun == [True] * 3
+    open_access = portal.access[LABEL, COOKIE]
+    assert open_access.target is not None
+    portal.access[LABEL, COOKIE] = Access(Verdict.FORBIDDEN, session_id="session-1", username="alice")
+    portal.proxy.drop(user_id=1)
+    assert [await ask() for _ in range(3)] == [404] * 3
+    portal.access[LABEL, COOKIE] = replace(open_access, target=replace(open_access.target, secret="s" * 43))
+    portal.proxy.drop(user_id=1)
+    await until(lambda: portal.proxy.access.cached(LABEL, COOKIE) is None)
+    assert [await ask() for _ in range(3)] == [200] * 3
+    assert begun[-1]
+    heads = [request.head for request in portal.upstream.requests]
+    assert [b"s" * 43 in head for head in heads] == [False] * 4 + [True] * 3
+    await raw.close()
+
+
+async def test_no_more_than_a_few_whole_heads_are_kept_for_a_connection(portal: Portal, begun: list[bool]) -> None:
+    raw = await warm(portal)
+    for _ in range(2):
+        for number in range(3 * MOST_WHOLES):
+            raw.writer.write(portal.head("GET", f"/{number}"))
+            assert (await raw.answer()).status == 200
+    assert all(begun)
+    blocks = Blocks()
+    for number in range(3 * MOST_WHOLES):
+        blocks.keep_whole(b"%d" % number, Whole(Block(()), {}))
+    assert [blocks.whole(b"%d" % number) is not None for number in range(3 * MOST_WHOLES)].count(True) == MOST_WHOLES
+    blocks.keep_whole(b"x" * (MOST_WHOLE_BYTES + 1), Whole(Block(()), {}))
+    assert blocks.whole(b"x" * (MOST_WHOLE_BYTES + 1)) is None
     await raw.close()
 
 

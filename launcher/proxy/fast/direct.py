@@ -2,7 +2,7 @@
 
 That is the usual one: no body, its permission known, and a kept connection to the server in the job. What goes wrong
 before the answer has begun is handed to a task, which says so, or asks once more over a new connection. Measured
-together with ``repeats`` and ``answers``: 56 µs of processor time for a request of 200 bytes instead of 143.
+together with ``repeats``, ``plan`` and ``answers``: 36 µs of processor time for a request of 200 bytes instead of 143.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Any
 
 from launcher.proxy.errors import ClientGone
 from launcher.proxy.fast.lookout import Lookout
-from launcher.proxy.fast.pump import Relay
+from launcher.proxy.fast.pump import Offer, Relay
 from launcher.proxy.upstream import UpstreamPool
 
 
 class Direct(Relay):
     """A relay that cleans up by itself. Its ``over`` is called then, and before any task."""
 
-    __slots__ = ("_carry_on", "_is_over", "_lookout", "_pool")
+    __slots__ = ("_after", "_is_over", "_lookout", "_pool")
 
-    def begin(self, method: str, *, pool: UpstreamPool, lookout: Lookout, carry_on: Callable[[Relay], Any]) -> None:
-        """Send the request. ``carry_on`` makes the application that goes on after a failure."""
+    def begin(self, method: str, *, pool: UpstreamPool, lookout: Lookout, after: Callable[[Relay, Offer], Any]) -> None:
+        """Send the request. ``after`` makes the application that goes on after a failure."""
         self._pool = pool
         self._lookout = lookout
-        self._carry_on = carry_on
+        self._after = after
         self._is_over = False
         lookout.add(self)
         self.connection.start(method, self._request.head, exchange=self)
@@ -55,4 +55,4 @@ class Direct(Relay):
         if self.has_head:
             self.broke_off()
         else:
-            self._offer.carry_on(self._carry_on(self))
+            self._offer.carry_on(self._after(self, self._offer))

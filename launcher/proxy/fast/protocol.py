@@ -15,7 +15,7 @@ from launcher.proxy.cycle import Cycle
 from launcher.proxy.errors import ClientGone
 from launcher.proxy.fast.pump import EXTENSION, Relay
 from launcher.proxy.guard import GuardedProtocol
-from launcher.proxy.repeats import Block
+from launcher.proxy.repeats import Whole
 from launcher.ssh.sockets import bound_unsent
 
 HIGH_WATER_BYTES = 512 * 1024
@@ -71,16 +71,18 @@ class FastProtocol(GuardedProtocol):
             self._newest = Pump(self, self.cycle)
             self.scope["extensions"] = {EXTENSION: self._newest}  # type: ignore[dict-item]  # an object, not a table
 
-    def _begin(self, cycle: RequestResponseCycle, block: Block) -> None:
+    def _begin(self, cycle: RequestResponseCycle, whole: Whole) -> None:
         """Let the application begin at once, where it can, without a task and its turns."""
         self._has_length = self._bypasses = False
-        self._newest = pump = Pump(self, cycle, block)
+        self._newest = pump = Pump(self, cycle, whole)
         if self._at_once is None or not self._at_once(cycle.scope, pump):
+            self.scope = cycle.scope = whole.own_scope()
             self.scope["extensions"] = {EXTENSION: pump}  # type: ignore[dict-item]  # an object, not a table
-            super()._begin(cycle, block)
+            self._start_asgi_task(cycle, self.app)
 
-    def carry_on(self, cycle: RequestResponseCycle, app: Any) -> None:
+    def carry_on(self, cycle: RequestResponseCycle, whole: Whole, app: Any) -> None:
         """What began at once needs a task after all: ``app`` answers."""
+        self.scope = cycle.scope = whole.own_scope()
         self._start_asgi_task(cycle, app)
 
     def _hand_on(self, piece: bytes) -> None:
@@ -124,15 +126,15 @@ class FastProtocol(GuardedProtocol):
 class Pump:
     """One request's ``Offer``."""
 
-    __slots__ = ("_cycle", "_protocol", "_unsent", "block", "is_bare", "relay")
+    __slots__ = ("_cycle", "_protocol", "_unsent", "is_bare", "relay", "whole")
 
-    def __init__(self, protocol: FastProtocol, cycle: RequestResponseCycle, block: Block | None = None) -> None:
+    def __init__(self, protocol: FastProtocol, cycle: RequestResponseCycle, whole: Whole | None = None) -> None:
         self._protocol = protocol
         self._cycle = cycle
         self._unsent = b""  # a head that waits for the piece of the body that came with it: one write for both
         self.relay: Relay | None = None
-        self.block = block
-        self.is_bare = cycle.scope["http_version"] == "1.0"
+        self.whole = whole
+        self.is_bare = whole is None and cycle.scope["http_version"] == "1.0"
 
     def attach(self, relay: Relay) -> None:
         cycle = self._cycle
@@ -152,8 +154,8 @@ class Pump:
             relay.connection.pause_reading()
 
     def carry_on(self, app: Any) -> None:
-        if not self._cycle.disconnected:
-            self._protocol.carry_on(self._cycle, app)
+        if not self._cycle.disconnected and self.whole is not None:
+            self._protocol.carry_on(self._cycle, self.whole, app)
 
     def detach(self) -> None:
         self.relay = None
@@ -166,7 +168,7 @@ class Pump:
             cycle.waiting_for_100_continue = False
             cycle.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def answer(self, status: int, lines: list[bytes], *, keep_alive: bool) -> None:
+    def answer(self, status: int, lines: bytes, *, keep_alive: bool) -> None:
         cycle = self._cycle
         if cycle.disconnected:
             return
@@ -174,10 +176,10 @@ class Pump:
         cycle.waiting_for_100_continue = False
         if not keep_alive:
             cycle.keep_alive = False
-        ours = [b"%b: %b\r\n" % field for field in cycle.default_headers]
+        ours = b"".join([b"%b: %b\r\n" % field for field in cycle.default_headers])
         if not cycle.keep_alive:
-            ours.append(b"connection: close\r\n")
-        self._unsent = b"".join((STATUS_LINE[status], *ours, *lines, b"\r\n"))
+            ours += b"connection: close\r\n"
+        self._unsent = b"%b%b%b\r\n" % (STATUS_LINE[status], ours, lines)
 
     def write(self, data: bytes) -> None:
         if self._unsent:

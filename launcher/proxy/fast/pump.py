@@ -22,7 +22,7 @@ from launcher.proxy.fast.lookout import Lookout
 from launcher.proxy.headers import BadHead, OutgoingRequest, incoming_response
 from launcher.proxy.http import CONTINUE_SECONDS, REPEATABLE
 from launcher.proxy.outgoing import request_of
-from launcher.proxy.repeats import Block
+from launcher.proxy.repeats import Whole
 from launcher.proxy.sparselog import SparseLog
 from launcher.proxy.upstream import UpstreamPool
 from launcher.proxy.visit import Visit
@@ -36,7 +36,7 @@ class Offer(Protocol):
     """What the web server offers in a request's scope under ``EXTENSION``: the browser's side of one exchange."""
 
     is_bare: bool  # an HTTP/1.0 client: it knows no chunks
-    block: Block | None  # of a request that can be answered at once
+    whole: Whole | None  # of a request that can be answered at once
 
     def attach(self, relay: Relay) -> None:
         """Hand the body to ``relay``, from its beginning, and tell it of the browser's leaving and slowness."""
@@ -50,7 +50,7 @@ class Offer(Protocol):
     def say_continue(self) -> None:
         """Ask the browser for the body, if it waits for that."""
 
-    def answer(self, status: int, lines: list[bytes], *, keep_alive: bool) -> None:
+    def answer(self, status: int, lines: bytes, *, keep_alive: bool) -> None:
         """Write the head; ``lines`` are whole header lines."""
 
     def write(self, data: bytes) -> None:
@@ -213,7 +213,7 @@ class Relay(Exchange):
         if self.error is not None:
             return
         try:
-            lines = [self._lines(head)]
+            lines = self._lines(head)
         except BadHead as error:
             self.fail(error)
             return
@@ -227,7 +227,7 @@ class Relay(Exchange):
                 if bare:
                     keep_alive = False
                 else:
-                    lines.append(b"transfer-encoding: chunked\r\n")
+                    lines += b"transfer-encoding: chunked\r\n"
         self._offer.answer(head.status, lines, keep_alive=keep_alive)
 
     def _lines(self, head: Head) -> bytes:
