@@ -60,8 +60,17 @@ def percentiles(took: list[float]) -> dict[str, float]:
 
 async def latency(port: int, host: str, seconds: float, prefix: str) -> dict[str, float]:
     """10 kB over one connection, again and again."""
+    return await _latency(port, head("GET", f"{prefix}/middle", host), seconds)
+
+
+async def apart(port: int, host: str, seconds: float, prefix: str) -> dict[str, float]:
+    """The same from a server that writes first the head and then the body."""
+    return await _latency(port, head("GET", f"{prefix}/apart", host), seconds)
+
+
+async def _latency(port: int, ask: bytes, seconds: float) -> dict[str, float]:
     reader, writer = await connect(port)
-    ask, took, end = head("GET", f"{prefix}/middle", host), [], time.perf_counter() + seconds
+    took, end = [], time.perf_counter() + seconds
     while (begin := time.perf_counter()) < end:
         writer.write(ask)
         answer = await reader.readuntil(b"\r\n\r\n")
@@ -196,8 +205,8 @@ async def messages(port: int, host: str, seconds: float, prefix: str) -> dict[st
     return {"msgs/s": echoed / (time.perf_counter() - begin)}
 
 
-WHAT = {"latency": latency, "ws": round_trips, "down": down, "up": up, "beside": beside, "messages": messages}
-WHAT["drink"] = drink
+WHAT = {"latency": latency, "apart": apart, "ws": round_trips, "down": down, "up": up, "beside": beside}
+WHAT |= {"messages": messages, "drink": drink}
 
 
 async def main(what: str, port: str, host: str, seconds: str, prefix: str = "") -> None:

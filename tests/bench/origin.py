@@ -90,6 +90,10 @@ class Origin(asyncio.Protocol):
             self.transport.write(SMALL)
         elif target == b"/middle":
             self.transport.write(MIDDLE)
+        elif target == b"/apart":
+            head, _, body = MIDDLE.partition(b"\r\n\r\n")
+            self.transport.write(head + b"\r\n\r\n")
+            asyncio.get_running_loop().call_soon(self.transport.write, body)
         elif target.startswith(b"/down/"):
             self.task = asyncio.get_running_loop().create_task(self.pour(int(target[6:])))
         elif target.startswith(b"/pour/"):

@@ -1,7 +1,7 @@
 """``make bench``: runs every proxy in turn against the same server with the same client; prints medians and targets.
 
 ``python -m tests.bench.run [WHAT …] [--rounds N] [--seconds S] [--budget S] [--write]``. WHAT is one of requests,
-latency, down, up, ws, messages, beside, cell, authorise; all when none is named. ``--write`` puts the table into
+latency, apart, down, up, ws, messages, beside, cell, authorise; all when none is named. ``--write`` puts the table into
 docs/performance.md, between its marks.
 """
 
@@ -33,7 +33,7 @@ from tests.integration.sshd import Sshd, running_sshd
 
 SHORT = ("requests", "latency")
 """What nginx answers at the other end; the rest goes to our own server."""
-LONG = ("down", "up", "ws", "messages", "beside")
+LONG = ("apart", "down", "up", "ws", "messages", "beside")
 WHAT = (*SHORT, *LONG, "cell", "authorise")
 AUTHORISING = "ours, fast"
 BODIES = ("down", "up", "beside")
