@@ -155,7 +155,7 @@ class Driver:
         if not relay.done.done() or relay.pieces:
             outcome.problems.append("a body of a request without one")
         outcome.requests.append((scope["method"].encode(), _asked(scope), tuple(scope["headers"]), b""))
-        offer.answer(200, [b"content-length: 0\r\n"], keep_alive=True)
+        offer.answer(200, b"content-length: 0\r\n", keep_alive=True)
         offer.finish()
         return True
 
@@ -172,7 +172,7 @@ class Driver:
             self._outcome.requests.append((scope["method"].encode(), target, fields, b"".join(relay.pieces)))
         if fields != tuple(scope["headers"]):
             self._outcome.problems.append("the head changed while the body was read")
-        offer.answer(200, [b"content-length: 0\r\n"], keep_alive=True)
+        offer.answer(200, b"content-length: 0\r\n", keep_alive=True)
         offer.finish()
 
 
