@@ -9,8 +9,9 @@ WEB_OPTIONS = (
     # uvicorn's own protocol class behind a strict gate: limits, time limits, nothing ambiguous
     *("--loop", "uvloop", "--http", "launcher.proxy.fast.protocol:FastProtocol"),
     # the fastest of uvicorn's WebSocket implementations, with tunnels for notebooks; without them, notebooks send whole
-    # outputs in one message, already compressed where that pays, and a browser in the background answers pings late
-    *("--ws", "launcher.proxy.fast.socket:FastSocket", "--ws-max-size", str(1 << 30)),
+    # outputs in one message, already compressed where that pays, and a browser in the background answers pings late.
+    # The size is for what a browser sends to a notebook by the portable lane; Jupyter takes 10 MiB. Pages get less.
+    *("--ws", "launcher.proxy.fast.socket:FastSocket", "--ws-max-size", str(1 << 26)),
     *("--ws-per-message-deflate", "false", "--ws-ping-interval", "30", "--ws-ping-timeout", "120"),
     *("--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "2"),
     # the portal decides itself whose X-Forwarded-For it believes (PORTAL_TRUSTED_PROXIES)

@@ -33,6 +33,10 @@ _HOP_BY_HOP = frozenset(
 _SITE_WIDE = frozenset(  # answers with these reach other hosts: "cookies" clears those of the whole registered domain
     (b"alt-svc", b"clear-site-data")
 )
+_FOR_WEB_SERVERS = (b"x-accel-", b"x-sendfile", b"x-lighttpd-", b"x-litespeed-", b"x-reproxy-")
+"""How fields begin by which an answer gives orders to a web server in front of the portal: to send a file of its own in
+the answer's place, to fetch another address of its own, to keep a copy for everybody.
+"""
 _CLAIMS = frozenset(  # fields by which servers are told who or where the client is
     (
         b"authorization",
@@ -61,6 +65,8 @@ _ORIGIN_WIDE = frozenset(  # answers with these would reach beyond a session's p
         b"strict-transport-security",
     )
 )
+
+_DROPPED_ANSWERS = (b"proxy-", b"access-control-allow-", *_FOR_WEB_SERVERS)
 
 _PASS, _DROP, _BAD, _COOKIE, _HOST, _LENGTH, _CODING, _EXPECT, _SET_COOKIE, _LOCATION, _WIDE = range(11)
 _KINDS_KEPT = 4096
@@ -145,7 +151,7 @@ def _response_kind(name: bytes) -> int:
     lower = name.lower()
     if not _TOKEN.fullmatch(name):
         kind = _BAD
-    elif lower in _HOP_BY_HOP or lower in _SITE_WIDE or lower.startswith((b"proxy-", b"access-control-allow-")):
+    elif lower in _HOP_BY_HOP or lower in _SITE_WIDE or lower.startswith(_DROPPED_ANSWERS):
         kind = _DROP
     else:
         usual = _WIDE if lower in _ORIGIN_WIDE else _PASS

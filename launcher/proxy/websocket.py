@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 """The longest message from a server in a job. ASGI hands on whole messages, so there has to be an end somewhere."""
+LARGE_MESSAGES = "footbridge.large_messages"
+"""An ASGI extension: what to call where browsers' messages may be long. Other servers have limits of their own."""
 CLOSE_SECONDS = 2.0
 """How long either side may take to answer a close frame."""
 REFUSAL_BYTES = 64 * 1024
@@ -77,6 +79,9 @@ async def forward(visit: Visit, receive: Receive, send: Send, *, pool: UpstreamP
             if name not in _NOT_FOR_ACCEPT and not name.startswith(b"sec-websocket-")
         ]
         upstream = UpstreamSocket(connection)
+        take_large = (visit.scope.get("extensions") or {}).get(LARGE_MESSAGES)
+        if take_large is not None:
+            take_large()
         try:
             await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": fields})
         except OSError:
@@ -231,6 +236,8 @@ class UpstreamSocket:
         self._close_sent = False
         self._has_left = False
         self._leaving: asyncio.TimerHandle | None = None
+        self._unanswered: bytes | None = None  # the last ping of a server that takes nothing
+        connection.on_writable = self._answer_last
 
     async def next(self) -> Event:
         """The next message, or the close frame. Raises UpstreamBroken at an end without one, or what ``fail`` got."""
@@ -309,7 +316,9 @@ class UpstreamSocket:
             return
         for event in events:
             if event.opcode == PING:
-                if not self._close_sent:
+                if self._connection.is_congested:
+                    self._unanswered = event.data  # answers must not pile up; the last is enough: RFC 6455, 5.5.3
+                elif not self._close_sent:
                     self._connection.write(frame(PONG, event.data))
             elif event.opcode == CLOSE:
                 self._take(event)
@@ -318,6 +327,12 @@ class UpstreamSocket:
                 return
             elif event.opcode != PONG and not self._has_left:
                 self._take(event)
+
+    def _answer_last(self) -> None:
+        """The server takes more again."""
+        data, self._unanswered = self._unanswered, None
+        if data is not None and not self._close_sent:
+            self._connection.write(frame(PONG, data))
 
     def _take(self, event: Event) -> None:
         before = self._waiting_bytes

@@ -27,6 +27,7 @@ from tests.integration.proxy_peers import (
     Raw,
     Request,
     Upstream,
+    answering,
     client_frame,
     echoing_socket,
     hello,
@@ -172,6 +173,15 @@ async def test_a_page_of_another_site_is_refused_through_it(behind: Behind) -> N
     await raw.close()
     assert behind.denied[0]["address"] == CLIENT
     assert behind.upstream.requests == []
+
+
+async def test_a_server_in_a_job_gives_nginx_no_orders(behind: Behind) -> None:
+    behind.upstream.handler = answering(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Accel-Redirect: /elsewhere\r\nX-Accel-Limit-Rate: 1\r\n\r\nhello"
+    )
+    answer = await behind.ask("GET", "/here")
+    assert (answer.status, answer.body) == (200, b"hello")
+    assert [request.target for request in behind.upstream.requests] == [b"/here"]
 
 
 async def test_events_arrive_one_by_one(behind: Behind) -> None:

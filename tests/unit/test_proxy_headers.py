@@ -263,7 +263,9 @@ def received(*fields: tuple[bytes, bytes], status: int = 200, connection: bytes 
 @pytest.mark.parametrize(
     "name",
     [b"Connection", b"Keep-Alive", b"Transfer-Encoding", b"Upgrade", b"Trailer", b"Proxy-Authenticate", b"Alt-Svc",
-     b"Clear-Site-Data", b"Access-Control-Allow-Origin", b"Access-Control-Allow-Credentials", b"X-Listed"],
+     b"Clear-Site-Data", b"Access-Control-Allow-Origin", b"Access-Control-Allow-Credentials", b"X-Listed",
+     b"X-Accel-Redirect", b"X-Accel-Expires", b"X-Sendfile", b"X-LIGHTTPD-send-file", b"X-LiteSpeed-Location",
+     b"X-Reproxy-URL"],
 )  # fmt: skip
 def test_what_does_not_concern_the_browser_is_dropped(name: bytes) -> None:
     assert received((name, b"x"), (b"ETag", b"y"), connection=b"x-listed") == [(b"etag", b"y")]

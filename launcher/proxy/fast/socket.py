@@ -9,17 +9,24 @@ from __future__ import annotations
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import State
 
 from launcher.proxy.fast.tunnel import EXTENSION, BrowserEnd
 from launcher.proxy.frames import BINARY, TEXT, server_head
+from launcher.proxy.websocket import LARGE_MESSAGES
 
 EARLY_BYTES = 64 * 1024
 """What is held of frames that come before the handshake is answered."""
 MOST_WAITING = 16
 LARGE_BYTES = 64 * 1024
 """So many of the browser's messages wait for the application, and at most one that is larger than this."""
+PAGE_MESSAGE_BYTES = 64 * 1024
+"""The longest message for an application that has not asked for longer ones: the portal's own pages say nothing.
+"""
+MOST_FRAGMENTS = 16 * 1024
+"""Pieces of one message. Empty ones count in no limit of bytes, and each takes room."""
 
 
 class FastSocket(WebSocketsSansIOProtocol):
@@ -28,12 +35,46 @@ class FastSocket(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._early = b""
+        self._most_bytes = self.conn.max_message_size
+        self._unanswered: bytes | None = None  # the last ping of a browser that takes nothing
 
     def handle_connect(self, event: Request) -> None:
         """Offer the tunnel, before the application's task has its first turn."""
+        self.conn.max_message_size = PAGE_MESSAGE_BYTES
         super().handle_connect(event)
         if not self.handshake_complete:
             self.scope["extensions"][EXTENSION] = self  # type: ignore[assignment]  # an object, not a table
+            self.scope["extensions"][LARGE_MESSAGES] = self.take_large  # type: ignore[assignment]
+
+    def take_large(self) -> None:
+        """The application wants messages as long as the server's options allow."""
+        self.conn.max_message_size = self._most_bytes
+
+    def handle_cont(self, event: Frame) -> None:
+        """Refuse a message in pieces without end."""
+        if self.close_sent:
+            return
+        if len(self.frames) >= MOST_FRAGMENTS:
+            self.frames = []
+            self.conn.fail(1009, "too many fragments")
+            self.handle_parser_exception()
+            return
+        super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        """Answer, but pile up no answers for a browser that does not take them: of those the last is enough."""
+        answers = self.conn.data_to_send()
+        if self.writable.is_set() or self.conn.state is not State.OPEN:
+            self.transport.write(b"".join(answers))
+        elif answers:  # to all the pings that came in one piece
+            self._unanswered = answers[-1]
+
+    def resume_writing(self) -> None:
+        """The browser has caught up."""
+        super().resume_writing()
+        answer, self._unanswered = self._unanswered, None
+        if answer and self.conn.state is State.OPEN and not self.transport.is_closing():
+            self.transport.write(answer)
 
     def data_received(self, data: bytes) -> None:
         """Hold what comes before the answer."""
