@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import random
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -157,6 +158,25 @@ async def test_packets_of_one_turn_are_written_together_unless_it_lasts(
             writer.write(b"0" * 8000)
         assert len(writes) >= 4  # much is not held for long
         await reader.readexactly(320_000)
+
+
+async def test_a_connection_that_stands_still_in_a_key_exchange_stalls_no_other(restless_sshd: Sshd) -> None:
+    host = (restless_sshd.cluster, restless_sshd.username, restless_sshd.ca)
+    async with tcp_server(echo) as port, tuned(*host) as frozen, tuned(*host) as other:
+        reader, writer = await streams(frozen, port)
+        far_end = int((await frozen.run("echo $PPID")).stdout or 0)  # the sshd of this connection
+        os.kill(far_end, signal.SIGSTOP)
+        try:
+            usual, frozen._rekey_bytes = frozen._rekey_bytes, 1
+            writer.write(BLOCK)  # asks for new keys, and nobody answers
+            frozen._rekey_bytes = usual
+            assert not frozen._kex_complete
+            await exchange(other, port, 2, seed=1)
+            assert not frozen._kex_complete
+        finally:
+            os.kill(far_end, signal.SIGCONT)
+        assert await reader.readexactly(len(BLOCK)) == BLOCK
+        assert frozen._kex_complete
 
 
 async def test_commands_and_files_pass_a_tuned_connection(restless_sshd: Sshd) -> None:
