@@ -30,6 +30,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("column", columns, ids=str)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long bodies take their time where others use the machine, too."""
+    if IS_FULL:
+        for item in items:
+            item.add_marker(pytest.mark.timeout(900))
+
+
 @pytest.fixture
 def handler() -> Handler:
     """What the server in the job does, unless a test says otherwise."""

@@ -176,6 +176,15 @@ async def read_body(request: Request) -> bytes:
     return await request.reader.readexactly(length)
 
 
+async def swallow(reader: asyncio.StreamReader, count: int) -> None:
+    """Read so many bytes and forget them. Raises IncompleteReadError when there are not so many."""
+    while count:
+        data = await reader.read(min(count, 1 << 20))
+        if not data:
+            raise asyncio.IncompleteReadError(b"", count)
+        count -= len(data)
+
+
 @dataclass
 class Answer:
     """An answer as bytes on the wire, taken apart."""
@@ -384,7 +393,7 @@ class Raw:
 
     async def head(self) -> Answer:
         """The head of an answer, without its body."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             head = (await self.reader.readuntil(b"\r\n\r\n"))[:-4]
         return Answer(int(head.split(b" ", 2)[1]), head, b"")
 

@@ -216,8 +216,8 @@ async def test_an_upload_is_neither_limited_nor_kept_on_the_way(behind: Behind, 
 
     async def take(request: Request) -> None:
         nonlocal arrived
-        while arrived < 32 * MIB:
-            arrived += len(await request.reader.read(MIB))
+        while arrived < 32 * MIB and (data := await request.reader.read(MIB)):
+            arrived += len(data)
         await hello(request)
 
     behind.upstream.handler = take
