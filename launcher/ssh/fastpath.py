@@ -43,6 +43,8 @@ _CONGESTED_BYTES = 256 * 1024  # waiting for the line, of all channels together;
 _SHARE_BYTES = 64 * 1024  # of one channel in its turn
 _TURN_BYTES = 64 * 1024  # of packets that wait for the end of the loop's turn, to be written together
 _HOLD_SECONDS = 0.00025  # they wait no longer than about this in a long turn, so that the far side works meanwhile
+MOST_UNSENT_BYTES = 8 * 1024 * 1024
+"""Channels stop long before so much waits for the line: then it is answers to questions of a host that takes none."""
 _ALIVE = ("open", "eof_pending", "eof")
 
 Channel = SSHTCPChannel[bytes] | SSHUNIXChannel[bytes]
@@ -309,6 +311,8 @@ class TunedConnection(SSHClientConnection):
         if self._transport is not None:
             with contextlib.suppress(ConnectionError):
                 self._write_line(cast(bytes, data))
+            if self._is_congested and self._transport.get_write_buffer_size() > MOST_UNSENT_BYTES:
+                self._loop.call_soon(self.abort)
 
     # Keys
 
