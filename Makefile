@@ -33,7 +33,8 @@ test: packages $(VENV)/.all ## run all tests; installs what they need, or says w
 	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 conformance: $(VENV)/.all ## the proxy, item by item, over every way through it; prints the table (CONFORMANCE_MIB=96 for shorter bodies)
-	@CONFORMANCE=full $(BIN)/python -m pytest -q --numprocesses $(TEST_PROCESSES) --dist load --maxschedchunk 1 tests/conformance
+	@CONFORMANCE=full CONFORMANCE_PAGE="$(CONFORMANCE_PAGE)" $(BIN)/python -m pytest -q --numprocesses $(TEST_PROCESSES) \
+	  --dist load --maxschedchunk 1 tests/conformance
 
 bench: $(VENV)/.all $(CHP) $(JSP) ## the proxy beside nginx, Apache, configurable-http-proxy, jupyter-server-proxy and ssh -L (BENCH="requests ws --rounds 3"; --write: the page)
 	@$(BIN)/python -m tests.bench.run $(BENCH)

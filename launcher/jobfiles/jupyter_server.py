@@ -10,10 +10,9 @@ Passed with --config it takes the place of a user's jupyter_server_config.py (ju
 and what it sets wins over the user's jupyter_config.py and jupyter_lab_config.py, which are still read.
 """
 # The syntax of Python 3.5 is wanted here, without pathlib and f-strings:
-# ruff: noqa: PTH100, PTH104, PTH109, PTH116, PTH118, PTH119, PTH120, PTH123, PTH208, UP031
+# ruff: noqa: PTH100, PTH104, PTH109, PTH116, PTH118, PTH119, PTH120, PTH123, PTH208, UP017, UP031
 # Written without annotations for old Pythons, against libraries that this checkout does not have:
 # mypy: ignore-errors
-# Pythons
 
 import hmac
 import json
@@ -222,7 +221,7 @@ def watch_programs(app):
             ticks = sum(max(0, used[process] - before.get(process, 0)) for process in used)
             seconds = ticks / os.sysconf("SC_CLK_TCK")
             if seconds > COMPUTING_SHARE * max(0.1, at - last["at"]):
-                app.web_app.settings["api_last_activity"] = datetime.datetime.now(datetime.UTC)
+                app.web_app.settings["api_last_activity"] = datetime.datetime.now(datetime.timezone.utc)
         last.update(used=used, at=at)
 
     look()

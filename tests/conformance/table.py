@@ -6,13 +6,27 @@ and its column on its report, and whoever receives the reports counts them.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
 from tests.conformance.items import COLUMNS, IS_FULL, ITEMS, USUAL_COLUMNS, Column, items_of
 
 _PROPERTY = "conformance"
+PAGE = os.environ.get("CONFORMANCE_PAGE", "")
+"""A file that gets the table as a page of the documentation."""
+INTRODUCTION = (
+    "# What the proxy passes, and by which ways",
+    "",
+    "Made by `make conformance CONFORMANCE_PAGE=docs/conformance.md`. Each row is a demand on the proxy, each column",
+    "one way through it, listed below. A number says how many checks passed there, `!` that one failed, `?` that this",
+    "machine could not run it. Bodies are 1 GiB long, and in each column 12,000 requests and WebSockets break off at",
+    "random (C60).",
+    "",
+    "`make test` runs columns 1, 6, 8 and 9 with shorter bodies.",
+)
 
 _results: dict[tuple[str, str], list[str]] = defaultdict(list)  # (item, column): outcomes
 
@@ -42,12 +56,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if len({column for _, column in _results}) < 2:  # somebody runs a test or two
         return
     columns = COLUMNS if IS_FULL else USUAL_COLUMNS
-    missing = [
-        f"{name} in {column}"
-        for name, item in ITEMS.items()
-        for column in columns
-        if not item.elsewhere and not item.gap(column) and not _results[name, str(column)]
-    ]
+    missing = _missing(columns)
     passed = sum(outcomes.count("passed") for outcomes in _results.values())
     write = terminalreporter.write_line
     if IS_FULL:
@@ -69,6 +78,46 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if IS_FULL:
         for gap in missing:
             write(f"  gap: {gap}")
+        if PAGE:
+            Path(PAGE).write_text(_page(missing), encoding="utf-8")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A whole run that left a cell empty has failed."""
+    is_whole = IS_FULL and not session.config.option.keyword and not session.config.option.collectonly
+    if is_whole and session.exitstatus == pytest.ExitCode.OK and _missing(COLUMNS):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _missing(columns: tuple[Column, ...]) -> list[str]:
+    """The cells that should have a result and have none."""
+    return [
+        f"{name} in {column}"
+        for name, item in ITEMS.items()
+        for column in columns
+        if not item.elsewhere and not item.gap(column) and not _results[name, str(column)]
+    ]
+
+
+def _page(missing: list[str]) -> str:
+    """The table as a page of the documentation."""
+    names = {"direct": "TCP", "ssh": "SSH", "socket": "SSH, Unix socket", "host": "host", "path": "path"}
+    lines = [*INTRODUCTION, "", "| item | |" + " | ".join(f"{number}" for number in range(1, len(COLUMNS) + 1)) + " |"]
+    lines.append("|---|---|" + "---:|" * len(COLUMNS))
+    for name, item in ITEMS.items():
+        cells = " | ".join(_cell(name, column).strip() for column in COLUMNS)
+        lines.append(f"| {name.upper()} | {item.text} | {cells} |")
+    lines += ["", "| column | lane | way to the server | address |", "|---:|---|---|---|"]
+    for number, column in enumerate(COLUMNS, 1):
+        lines.append(f"| {number} | {column.lane} | {names[column.transport]} | {names[column.address]} |")
+    lines += ["", "Gaps on purpose (–):", ""]
+    for name, item in ITEMS.items():
+        if item.elsewhere:
+            lines.append(f"- {name.upper()} is no matter of the way: `{item.elsewhere}`")
+        lines += [f"- {name.upper()}, {names.get(where, where)}: {reason}" for where, reason in item.gaps.items()]
+    if missing:
+        lines += ["", "Not seen in this run: " + ", ".join(missing)]
+    return "\n".join(lines).replace("| - ", "| – ") + "\n"
 
 
 def _cell(name: str, column: Column) -> str:

@@ -286,7 +286,8 @@ class Portal:
         """Serve. When it ends, nothing may be left open."""
         # With its protocol named: asyncio turns Nagle's algorithm off only where it sees that.
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        sock.bind(("127.0.0.1", 0))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: connections linger at a restart
+        sock.bind(("127.0.0.1", self.port))
         self.port = sock.getsockname()[1]
         self.access.setdefault((LABEL, COOKIE), self.open_access())
         self.proxy = Proxy(
@@ -531,6 +532,17 @@ async def way(name: str, folder: Path, *, lane: str = "fast") -> AsyncIterator[W
 def open_files() -> int:
     """File descriptors of this process."""
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def begin_counting_memory() -> float:
+    """Memory of this process, MiB; from now on ``most_resident_mib`` counts anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident_mib()
+
+
+def most_resident_mib() -> float:
+    """The most memory that this process has had since ``begin_counting_memory``, MiB."""
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def resident_mib() -> float:
