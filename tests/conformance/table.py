@@ -84,7 +84,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A whole run that left a cell empty has failed."""
-    is_whole = IS_FULL and not session.config.option.keyword and not session.config.option.collectonly
+    options = session.config.option
+    is_one_of_several = hasattr(session.config, "workerinput")  # another process has all results
+    is_whole = IS_FULL and not options.keyword and not options.collectonly and not is_one_of_several
     if is_whole and session.exitstatus == pytest.ExitCode.OK and _missing(COLUMNS):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

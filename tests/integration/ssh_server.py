@@ -18,6 +18,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,8 @@ class _Server(asyncssh.SSHServer):
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._host.connections.append(conn)
+        for name in ("create_tcp_channel", "create_unix_channel"):
+            setattr(conn, name, partial(_bounded, getattr(conn, name)))
 
     def begin_auth(self, username: str) -> bool:
         self._host.usernames.append(username)
@@ -128,6 +131,26 @@ class _Server(asyncssh.SSHServer):
     ) -> asyncssh.SSHTCPSession[bytes]:
         await event.wait()
         return await connection.forward_connection(host, port)  # type: ignore[return-value] # as asyncssh does itself
+
+
+def _bounded(create: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """A channel that grants no more while it holds something, as sshd's. asyncssh grants a whole new window when the
+    first of many held packets has gone, and so would hold most of a long upload to a slow server.
+    """
+    channel = create(*args, **options)
+    deliver = channel._deliver_data
+
+    def deliver_data(data: bytes, datatype: Any) -> None:
+        window = channel._init_recv_window
+        if channel._recv_buf:
+            channel._init_recv_window = 0  # a window that is never half empty
+        try:
+            deliver(data, datatype)
+        finally:
+            channel._init_recv_window = window
+
+    channel._deliver_data = deliver_data
+    return channel
 
 
 class _HomeSFTP(asyncssh.SFTPServer):

@@ -261,6 +261,8 @@ def test_the_server_configuration_keeps_to_the_syntax_of_python_3_5() -> None:
     tree = ast.parse(server_config(), feature_version=(3, 5))
     too_new = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr, ast.Match, ast.AsyncFunctionDef)
     assert not [node for node in ast.walk(tree) if isinstance(node, too_new)]
+    too_new_names = {"UTC", "removeprefix", "removesuffix", "cached_property", "fromisoformat", "run"}
+    assert not {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & too_new_names
 
 
 def test_exit_codes_in_shell_and_configuration_are_those_that_are_documented() -> None:
