@@ -651,10 +651,11 @@ class Taken:
     sum: int = 0
 
     async def take(self, reader: asyncio.StreamReader, total: int) -> None:
-        """Read until ``total`` bytes have come."""
+        """Read until ``total`` bytes have come. Raises IncompleteReadError."""
         while self.size < total:
             data = await reader.read(min(MIB, total - self.size))
-            assert data, f"it ended after {self.size} of {total} bytes"
+            if not data:
+                raise asyncio.IncompleteReadError(b"", total - self.size)
             self.size += len(data)
             self.sum = zlib.crc32(data, self.sum)
 

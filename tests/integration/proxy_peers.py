@@ -176,15 +176,6 @@ async def read_body(request: Request) -> bytes:
     return await request.reader.readexactly(length)
 
 
-async def swallow(reader: asyncio.StreamReader, count: int) -> None:
-    """Read so many bytes and forget them. Raises IncompleteReadError when there are not so many."""
-    while count:
-        data = await reader.read(min(count, 1 << 20))
-        if not data:
-            raise asyncio.IncompleteReadError(b"", count)
-        count -= len(data)
-
-
 @dataclass
 class Answer:
     """An answer as bytes on the wire, taken apart."""
