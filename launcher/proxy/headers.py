@@ -56,13 +56,16 @@ _CLAIM_PREFIXES = (b"proxy-", b"x-forwarded-", b"x-remote-", b"x-footbridge-")
 _ORIGIN_WIDE = frozenset(  # answers with these would reach beyond a session's path, where it shares an origin
     (
         b"accept-ch",
+        b"critical-ch",
         b"nel",
         b"origin-agent-cluster",
         b"public-key-pins",
         b"report-to",
         b"service-worker-allowed",
         b"set-login",
+        b"speculation-rules",
         b"strict-transport-security",
+        b"use-as-dictionary",
     )
 )
 
