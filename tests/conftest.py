@@ -125,7 +125,7 @@ class RunningCluster:
         """End the cluster and all its jobs."""
         self.call(self.demo.__aexit__(None, None, None))
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
 
@@ -152,8 +152,8 @@ def _running_cluster(user_ca: Path) -> Iterator[RunningCluster]:
     cluster = RunningCluster(FOLDER / "cluster", user_ca)
     (FOLDER / "clusters.toml").write_text(cluster.toml(), encoding="utf-8")
     yield cluster
-    parts.hands_loop().run(parts.hands().pool.aclose(), 10)
-    parts.hands_loop().run(parts.shared_turns().aclose(), 10)
+    parts.hands_loop().run(parts.hands().pool.aclose(), 60)
+    parts.hands_loop().run(parts.shared_turns().aclose(), 60)
     parts.hands_loop().stop()
     cluster.stop()
 

@@ -75,8 +75,8 @@ class SlurmSite:
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, env={"PATH": _SYSTEM_PATH}, cwd="/"
             )
         try:
-            wait_for(self._has_begun, seconds=20, what=lambda: f"Slurm to start: {self.logs()}")
-            wait_for(self._is_idle, seconds=20, what=lambda: f"the execution host: {self.logs()}")
+            wait_for(self._has_begun, what=lambda: f"Slurm to start: {self.logs()}")
+            wait_for(self._is_idle, what=lambda: f"the execution host: {self.logs()}")
         except BaseException:
             self.stop()
             raise
@@ -103,7 +103,7 @@ class SlurmSite:
             cwd="/",
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
         assert not check or done.returncode == 0, f"{shlex.join(command)}: {done.stdout}{done.stderr}"
@@ -156,8 +156,8 @@ class SlurmSite:
         self.update(PartitionName=PARTITION, State="UP")
         if not self._is_idle():
             self.root("scontrol", "update", f"NodeName={HOST}", "State=RESUME", check=False)
-        wait_for(lambda: not self.root("squeue", "--noheader"), seconds=30, what="the jobs to go")
-        wait_for(self._is_idle, seconds=30, what=lambda: self.root("sinfo"))
+        wait_for(lambda: not self.root("squeue", "--noheader"), what="the jobs to go")
+        wait_for(self._is_idle, what=lambda: self.root("sinfo"))
 
     def home(self, name: str) -> Path:
         """An account's home folder, which has the same path inside."""
@@ -194,7 +194,7 @@ class SlurmSite:
         """End every process of the cluster."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(60)
 
 
 @contextmanager

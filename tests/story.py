@@ -119,11 +119,11 @@ def local_port(session: InteractiveSession) -> Iterator[int]:
         await asyncio.gather(*visits, return_exceptions=True)
 
     visits: list[asyncio.Task[None]] = []
-    server = hands_loop().run(start(), 10)
+    server = hands_loop().run(start(), 60)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        hands_loop().run(stop(), 10)
+        hands_loop().run(stop(), 60)
 
 
 def run_cell(session: InteractiveSession, code: str) -> str:
@@ -131,7 +131,7 @@ def run_cell(session: InteractiveSession, code: str) -> str:
     headers = secret_headers(session.upstream_flavor, unseal(session.secret_encrypted))  # type: ignore[arg-type]  # a text column
     unsafe = {**headers, "Cookie": "_xsrf=x", "X-XSRFToken": "x", "Content-Type": "application/json"}
     with local_port(session) as port:
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as client:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as client:
             client.request("POST", f"{session.base_url}api/kernels", body="{}", headers=unsafe)
             answer = client.getresponse()
             body = answer.read()

@@ -6,17 +6,25 @@ import contextlib
 import errno
 import ipaddress
 import os
+import secrets
 import socket
 from pathlib import Path
 
+_LOWEST, _HIGHEST = 20_000, 32_000  # Linux gives connections 32768 and above, see ip(7)
+_TRIES = 50
 _LISTENING = "0A"  # state in /proc/net/tcp, see proc(5)
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
+    """A loopback port that was free a moment ago, and that nobody is given by chance before it is used: it lies below
+    those which the system gives to connections, and to servers that take any.
+    """
+    for _ in range(_TRIES):
+        port = _LOWEST + secrets.randbelow(_HIGHEST - _LOWEST)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+        return int(server.getsockname()[1])
 
 
 def is_taken(host: str, port: int) -> bool:

@@ -66,8 +66,15 @@ async def by(column: Column, tmp_path: Path) -> AsyncIterator[Way]:
 
 @pytest.fixture
 async def portal(upstream: Upstream, by: Way) -> AsyncIterator[Portal]:
-    """A proxy with little patience in front of ``upstream``."""
-    async with by.portal(upstream, limits=Limits(head_seconds=1, connect_seconds=2)).running() as portal:
+    """A proxy in front of ``upstream`` that asks again who may pass only when it is told to."""
+    async with by.portal(upstream, durations=Durations(recheck_seconds=3600)).running() as portal:
+        yield portal
+
+
+@pytest.fixture
+async def impatient(upstream: Upstream, by: Way) -> AsyncIterator[Portal]:
+    """A proxy that waits a second for a server to say something."""
+    async with by.portal(upstream, limits=Limits(head_seconds=1)).running() as portal:
         yield portal
 
 

@@ -35,7 +35,9 @@ def test_every_item_has_a_test_in_every_column(name: str) -> None:
         assert test in named_in(PROJECT / path)
     else:
         tests = [uses for test, uses in every_test().items() if name in items_of(test)]
-        by_column = [uses for uses in tests if uses & {"by", "portal", "strict", "upstream", "portable", "fast"}]
+        by_column = [
+            uses for uses in tests if uses & {"by", "portal", "impatient", "strict", "upstream", "portable", "fast"}
+        ]
         lanes = set().union(*(uses & set(LANES) or set(LANES) for uses in by_column))
         assert lanes >= set(LANES) - set(item.gaps)
 

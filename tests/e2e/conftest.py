@@ -23,7 +23,7 @@ PASSWORDS = {account.name: account.password for account in DEFAULT_ACCOUNTS}
 
 PATIENCE_MS = 90_000
 """How long a page may take to do what is asked of it: a machine with other work is slow, and that is no failure."""
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=60_000)
 
 Person = Callable[..., Awaitable[Page]]
 

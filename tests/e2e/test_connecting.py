@@ -36,7 +36,7 @@ def portal(demo_cluster: RunningCluster, site: Callable[..., None]) -> Iterator[
     assert server.error is None
     yield f"http://127.0.0.1:{server.port}"
     server.terminate()
-    parts.hands_loop().run(parts.hands().pool.close_user("demo", "alice"), 10)
+    parts.hands_loop().run(parts.hands().pool.close_user("demo", "alice"), 60)
     parts.forget()
 
 

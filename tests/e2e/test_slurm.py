@@ -71,7 +71,7 @@ def _running(folder: DemoFolder, words: str, environment: Mapping[str, str]) -> 
         yield process
     finally:
         process.ask_to_stop()
-        if not process.wait(10):
+        if not process.wait(60):
             process.kill()
 
 

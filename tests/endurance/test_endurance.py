@@ -91,7 +91,7 @@ async def echoes(streams: Streams) -> bool:
     """Whether a frame still comes back."""
     reader, writer = streams
     writer.write(FRAME)
-    return await asyncio.wait_for(reader.readexactly(len(ECHO)), 30) == ECHO
+    return await asyncio.wait_for(reader.readexactly(len(ECHO)), 60) == ECHO
 
 
 def most_resident_kb(proxy: peers.Peer) -> int:
@@ -141,7 +141,7 @@ async def carry_down(proxy: peers.Peer, size: int) -> None:
     assert answer.startswith(b"HTTP/1.1 200 ")
     taken = 0
     while taken < size:
-        piece = await asyncio.wait_for(reader.read(len(PIECE)), 30)
+        piece = await asyncio.wait_for(reader.read(len(PIECE)), 60)
         assert piece, f"the download ended at {taken} of {size} bytes"
         assert not piece.strip(b"\0")
         taken += len(piece)
@@ -154,7 +154,7 @@ async def carry_up(proxy: peers.Peer, size: int) -> None:
     writer.write(head("PUT", "/up", host_of(proxy), f"Content-Length: {size}"))
     for _ in range(size // len(PIECE)):
         writer.write(PIECE)
-        await asyncio.wait_for(writer.drain(), 30)
+        await asyncio.wait_for(writer.drain(), 60)
     answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
     assert answer.startswith(b"HTTP/1.1 200 ")
     writer.close()

@@ -17,7 +17,7 @@ from launcher.democluster.settings import Delays, DemoSettings
 from tests.waiting import wait_for
 
 T = TypeVar("T")
-SECONDS = 30
+SECONDS = 60
 
 QUICK = Delays(
     schedule_seconds=0.02,

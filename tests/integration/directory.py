@@ -224,8 +224,8 @@ def directory(folder: Path) -> Iterator[Directory]:
     with (folder / "slapd.log").open("wb") as log:
         server = subprocess.Popen([SLAPD, "-d", "none", "-f", config, "-h", addresses], stdout=log, stderr=log)
     try:
-        wait_for((folder / "slapd.pid").exists, seconds=20, what="slapd")
+        wait_for((folder / "slapd.pid").exists, what="slapd")
         yield one
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(60)

@@ -152,7 +152,7 @@ class Job:
     ) -> Answer:
         """An answer of the server; with the secret unless ``headers`` are given."""
         found = self.connection()
-        client = http.client.HTTPConnection("127.0.0.1", found.port, timeout=30)
+        client = http.client.HTTPConnection("127.0.0.1", found.port, timeout=60)
         with contextlib.closing(client):
             sent = dict(secret_headers(found.flavor, self.secret) if headers is None else headers)
             client.request(method, BASE_URL + path, body=body or None, headers=sent)
@@ -215,7 +215,7 @@ class Job:
                     shutil.rmtree(runtime, ignore_errors=True)
                 os.kill(pid, signal.SIGKILL)
         if self.process is not None:
-            self.process.wait(10)
+            self.process.wait(60)
 
 
 @dataclass

@@ -186,13 +186,13 @@ def _running(folder: Path, ca_file: Path, uses_pam: bool, more: str) -> Iterator
             stdin=subprocess.DEVNULL,
         )
     try:
-        wait_for(lambda: "Server listening" in host.log or process.poll() is not None, seconds=10, what="sshd")
+        wait_for(lambda: "Server listening" in host.log or process.poll() is not None, what="sshd")
         if process.poll() is not None:
             pytest.skip(f"sshd does not start here: {host.log[-200:]}")
         yield host
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _yes(value: bool) -> str:

@@ -69,7 +69,7 @@ def processes(
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
-    process.wait(30)
+    process.wait(60)
 
 
 def until_it_answers(url: str, log: Callable[[], str]) -> None:

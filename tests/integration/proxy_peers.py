@@ -462,7 +462,7 @@ def client_frame(opcode: int, data: bytes = b"", *, final: bool = True) -> bytes
 
 async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     """Opcode (with the final bit taken off) and data of the next frame, masked or not."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         first, second = await reader.readexactly(2)
         length = second & 0x7F
         if length == 126:

@@ -13,7 +13,6 @@ import contextlib
 import os
 import posixpath
 import shlex
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -25,11 +24,12 @@ from typing import Any
 import asyncssh
 
 from launcher.clusters import Cluster
+from launcher.demo import ports
 from launcher.ssh.ca import UserCA, create_user_ca, load_user_ca
 from launcher.ssh.credentials import CertificateCredential
 
 PASSWORD = "correct horse battery"
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 60.0
 
 
 @dataclass
@@ -330,9 +330,7 @@ async def silent_host() -> AsyncIterator[int]:
 
 def free_port() -> int:
     """A port where nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    return ports.free_port()
 
 
 def make_ca(folder: Path) -> UserCA:

@@ -109,4 +109,4 @@ def _running(folder: Path, more: str) -> Iterator[Sshd]:
         )
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)

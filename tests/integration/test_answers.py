@@ -126,7 +126,7 @@ def test_stops_while_answers_are_written_down_are_all_kept(demo_cluster: Running
     errors: list[Exception] = []
 
     def stop(some: list[InteractiveSession]) -> None:
-        go.wait(10)
+        go.wait(60)
         try:
             for session in some:
                 services.request_stop(session=session, actor=alice, address="")
@@ -138,7 +138,7 @@ def test_stops_while_answers_are_written_down_are_all_kept(demo_cluster: Running
     threads = [threading.Thread(target=stop, args=[sessions[start::2]]) for start in (0, 1)]
     for thread in threads:
         thread.start()
-    go.wait(10)
+    go.wait(60)
     for number in range(12):  # every time other news, so that every row is written
         host = replace(RUNNING, comment=f"news {number}")
         services.record_answers({session.id: Answer(host, STARTS.decision) for session in sessions})

@@ -163,7 +163,7 @@ def test_an_administrator_gives_up_a_stopped_session_whose_cluster_cannot_be_ask
 ) -> None:
     if trouble == "login host gone":
         demo_cluster.fault("login", "gone")
-        parts.hands_loop().run(parts.hands().pool.close_user("demo", "alice"), 10)
+        parts.hands_loop().run(parts.hands().pool.close_user("demo", "alice"), 60)
     else:
         InteractiveSession.objects.filter(pk=running.pk).update(username="nobody-here")
         running.refresh_from_db()

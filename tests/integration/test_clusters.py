@@ -51,7 +51,7 @@ def text_of(client: Client, path: str) -> str:
 
 def learn(cluster_id: str = "demo") -> None:
     """Have the facts of the cluster asked for, as the pages do."""
-    assert cluster_facts.facts_of(parts.clusters()[cluster_id], "alice", wait_seconds=20) is not None
+    assert cluster_facts.facts_of(parts.clusters()[cluster_id], "alice", wait_seconds=60) is not None
 
 
 def known(username: str = "alice") -> ClusterFacts | None:
@@ -109,7 +109,7 @@ def test_the_page_does_not_wait_for_a_cluster_that_hangs(demo_cluster: RunningCl
     demo_cluster.fault("scheduler", "hung")
     begin = now()
     page = text_of(as_admin, PAGE)
-    assert now() - begin < dt.timedelta(seconds=5)
+    assert now() - begin < dt.timedelta(seconds=15)
     assert "Not known." in page
 
 
@@ -334,4 +334,4 @@ def use_up_the_budget() -> None:
     cluster = parts.clusters()["demo"]
     host = budget_host(cluster, cluster.login_hosts[0])
     for _ in range(6):
-        parts.hands_loop().run(parts.shared_turns().take(host, cluster.commands_per_second, 60), 5)
+        parts.hands_loop().run(parts.shared_turns().take(host, cluster.commands_per_second, 60), 60)

@@ -69,7 +69,7 @@ def test_two_browsers_at_once_get_the_same(running: InteractiveSession, alice: U
 
     def press() -> None:
         try:
-            start.wait(10)
+            start.wait(60)
             found.append(continued(InteractiveSession.objects.get(pk=running.pk), alice).id)
         finally:
             connections.close_all()

@@ -156,7 +156,7 @@ def test_a_worker_killed_while_qsub_hangs_leaves_one_job_in_the_end(demo_cluster
     with worker(session, "hung") as process:
         wait_for(lambda: _waits_for_qsub(session), what="qsub to be sent")
         process.kill()
-        process.wait(30)
+        process.wait(60)
     demo_cluster.mend()
     recover(session)
     one_job_one_row(demo_cluster, session)
@@ -201,8 +201,8 @@ def test_a_poll_round_that_takes_long_keeps_its_lock(
 ) -> None:
     session = launch(user=alice, app_id="jupyter", raw=RAW, address="")
     submit(session.id)
-    monkeypatch.setattr(poll_flow, "LOCK_SECONDS", 1)
-    demo_cluster.fault("scheduler", "slow")  # five times as long as the lock holds by itself
+    monkeypatch.setattr(poll_flow, "LOCK_SECONDS", 2)
+    demo_cluster.fault("scheduler", "slow")  # more than twice as long as the lock holds by itself
 
     def one_round() -> None:
         try:
@@ -216,7 +216,7 @@ def test_a_poll_round_that_takes_long_keeps_its_lock(
     mark, began = cache.get(LOCK), time.monotonic()
     wait_for(lambda: cache.get(LOCK) != mark, what="the round to end")
     assert time.monotonic() - began > 3
-    polling.join(20)
+    polling.join(60)
     session.refresh_from_db()
     assert session.polled_at is not None
 
@@ -239,7 +239,7 @@ def test_a_round_that_lost_its_lock_does_not_renew_the_lock_of_another(
     polling.start()
     wait_for(lambda: cache.get(LOCK), what="the round to begin")
     cache.set(LOCK, "of a worker that dies at once", 1)
-    wait_for(lambda: cache.get(LOCK) is None, seconds=5, what="the other's lock to run out")
+    wait_for(lambda: cache.get(LOCK) is None, what="the other's lock to run out")
     assert polling.is_alive(), "the round must still be going on, or this shows nothing"
     demo_cluster.mend()
     polling.join(60)
@@ -247,5 +247,5 @@ def test_a_round_that_lost_its_lock_does_not_renew_the_lock_of_another(
 
 def _waits_for_qsub(session: InteractiveSession) -> bool:
     """Whether a qsub that carries the session's marker runs on the login host, which is this machine."""
-    listed = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True, timeout=10)
+    listed = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True, timeout=60)
     return any("qsub" in line and session.job_name in line for line in listed.stdout.splitlines())

@@ -76,7 +76,7 @@ async def refused(sshd: OpenSSH, credential: Credential, username: str = "alice"
 
 async def test_a_certificate_is_let_in_and_named_in_the_log(sshd: OpenSSH) -> None:
     async with connected(sshd, certificate(sshd)) as connection:
-        assert (await run(connection, Command(("id", "-un")), timeout_seconds=5)).stdout == b"alice\n"
+        assert (await run(connection, Command(("id", "-un")), timeout_seconds=60)).stdout == b"alice\n"
     assert "ID footbridge:test_portal:alice:test" in sshd.log
 
 
@@ -160,7 +160,7 @@ def line(public: str, *addresses: str) -> bytes:
 async def add(sshd: OpenSSH, *lines: bytes, username: str = "alice") -> None:
     async with (
         connected(sshd, PasswordCredential(PASSWORD), username) as connection,
-        open_files(connection, timeout_seconds=5) as files,
+        open_files(connection, timeout_seconds=60) as files,
     ):
         await asyncio.gather(*(authorized_keys.add_line(files, each) for each in lines))
 
@@ -168,7 +168,7 @@ async def add(sshd: OpenSSH, *lines: bytes, username: str = "alice") -> None:
 async def remove(sshd: OpenSSH, public: str) -> None:
     async with (
         connected(sshd, PasswordCredential(PASSWORD)) as connection,
-        open_files(connection, timeout_seconds=5) as files,
+        open_files(connection, timeout_seconds=60) as files,
     ):
         await authorized_keys.remove_key(files, public)
 
@@ -228,8 +228,8 @@ async def test_the_key_allows_commands_files_and_forwarding(sshd: OpenSSH) -> No
         writer.write(b"hello")
 
     async with connected(sshd, key) as connection, tcp_server(hello) as port:
-        assert (await run(connection, Command(("id", "-un")), timeout_seconds=5)).stdout == b"alice\n"
-        async with open_files(connection, timeout_seconds=5) as files:
+        assert (await run(connection, Command(("id", "-un")), timeout_seconds=60)).stdout == b"alice\n"
+        async with open_files(connection, timeout_seconds=60) as files:
             assert await files.home() == str(sshd.home())
         reader = asyncio.StreamReader()
         transport, _ = await open_tunnel(connection, "127.0.0.1", port, lambda: asyncio.StreamReaderProtocol(reader))
@@ -249,7 +249,7 @@ async def test_the_key_allows_no_agent(sshd: OpenSSH) -> None:
     key, public = new_key()
     await add(sshd, line(public))
     async with connected(sshd, key) as connection:
-        result = await run(connection, Command(("sh", "-c", "echo agent=$SSH_AUTH_SOCK")), timeout_seconds=5)
+        result = await run(connection, Command(("sh", "-c", "echo agent=$SSH_AUTH_SOCK")), timeout_seconds=60)
     assert result.stdout == b"agent=\n"
 
 
@@ -324,7 +324,7 @@ async def test_a_stored_password_is_let_in_and_given_back(sshd: OpenSSH) -> None
         return LentPassword(PASSWORD, lambda: accepted.append(time.monotonic()))
 
     async with connected(sshd, StoredPasswordCredential(borrow)) as connection:
-        assert (await run(connection, Command(("id", "-un")), timeout_seconds=5)).stdout == b"alice\n"
+        assert (await run(connection, Command(("id", "-un")), timeout_seconds=60)).stdout == b"alice\n"
     assert len(accepted) == 1
 
 

@@ -104,7 +104,7 @@ def demo() -> Iterator[Demo]:
         yield one
         one.process.terminate()
         try:
-            one.process.wait(30)
+            one.process.wait(60)
         finally:
             for pid in one.left():
                 os.kill(pid, signal.SIGKILL)
@@ -115,7 +115,7 @@ def test_no_process_and_no_job_is_left_after(demo: Demo, number: signal.Signals)
     demo.wait_until_ready()
     demo.launch()
     demo.process.send_signal(number)
-    code = demo.process.wait(30)
+    code = demo.process.wait(60)
     if number is not signal.SIGKILL:
         assert code == 0
         assert demo.left() == {}
@@ -125,7 +125,7 @@ def test_no_process_and_no_job_is_left_after(demo: Demo, number: signal.Signals)
 def test_a_signal_while_starting_leaves_nothing(demo: Demo) -> None:
     wait_for(lambda: any("uvicorn" in line for line in demo.left().values()), seconds=START_SECONDS, what="uvicorn")
     demo.process.send_signal(signal.SIGINT)
-    assert demo.process.wait(30) == 0
+    assert demo.process.wait(60) == 0
     assert demo.left() == {}
 
 

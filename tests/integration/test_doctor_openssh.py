@@ -131,7 +131,7 @@ def _running(folder: Path, user_ca: Path, extra: str, sftp: str) -> Iterator[Hos
         yield host
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def demo() -> Iterator[Demo]:
             yield one
         finally:
             one.process.terminate()
-            one.process.wait(40)
+            one.process.wait(60)
 
 
 def environment(demo: Demo, **changes: str) -> dict[str, str]:

@@ -9,15 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from launcher.demo.ports import free_port
 from launcher.processes import WEB_OPTIONS
 from tests.waiting import until, wait_for
 
@@ -29,9 +29,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 @contextmanager
 def web_process(**environment: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A web process with the portal's own options, and its port."""
-    with closing(socket.socket()) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "uvicorn", "tests.integration.draining_application:application"]
     process = subprocess.Popen(
         [*command, "--host", "127.0.0.1", "--port", str(port), *WEB_OPTIONS],
@@ -41,7 +39,7 @@ def web_process(**environment: str) -> Iterator[tuple[subprocess.Popen[bytes], i
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_for(lambda: _answers(port), seconds=30, what="the web process")
+        wait_for(lambda: _answers(port), what="the web process")
         yield process, port
     finally:
         process.kill()
@@ -61,7 +59,7 @@ async def ask(port: int, path: str, host: str = "portal") -> tuple[int, bytes, b
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             head = await reader.readuntil(b"\r\n\r\n")
             length = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
             body = await (reader.readexactly(int(length[0][15:])) if length else reader.readuntil(b"0\r\n\r\n"))
@@ -70,31 +68,29 @@ async def ask(port: int, path: str, host: str = "portal") -> tuple[int, bytes, b
         writer.close()
 
 
-async def ended(process: subprocess.Popen[bytes], seconds: float) -> float:
-    """Wait for the end; how long it took."""
-    begun = time.monotonic()
+async def ended(process: subprocess.Popen[bytes], *, seconds: float = 60) -> None:
+    """Wait for the end. ``seconds``: less than the process may drain, where it is to end before that."""
     await until(lambda: process.poll() is not None, "the process to end", seconds=seconds)
-    return time.monotonic() - begun
 
 
 async def test_a_download_ends_well_and_the_process_right_after_it() -> None:
-    with web_process(TEST_DRAIN_SECONDS="20") as (process, port):
+    with web_process(TEST_DRAIN_SECONDS="120") as (process, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /slow/15 HTTP/1.1\r\nHost: portal\r\n\r\n")
         await reader.readuntil(b"x\r\n")
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             rest = await reader.read()
         writer.close()
         assert rest.endswith(b".\r\n0\r\n\r\n")
-        assert await ended(process, 5) < 2
+        await ended(process)
 
 
 async def test_while_it_drains_it_is_not_ready_serves_short_requests_and_takes_no_websocket() -> None:
-    with web_process(TEST_DRAIN_SECONDS="20") as (process, port):
+    with web_process(TEST_DRAIN_SECONDS="120") as (process, port):
         assert (await ask(port, "/health/"))[0] == 200
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /slow/40 HTTP/1.1\r\nHost: portal\r\n\r\n")
+        writer.write(b"GET /slow/1000 HTTP/1.1\r\nHost: portal\r\n\r\n")
         await reader.readuntil(b"x\r\n")
         process.send_signal(signal.SIGTERM)
         status = 200
@@ -115,15 +111,13 @@ async def test_open_websockets_are_told_of_the_restart_when_the_time_is_over() -
     with web_process(TEST_DRAIN_SECONDS="4") as (process, port):
         async with connect(f"ws://127.0.0.1:{port}/live") as browser:
             process.send_signal(signal.SIGTERM)
-            begun = time.monotonic()
             await browser.send("still here")
             assert await browser.recv() == "still here"
             with pytest.raises(ConnectionClosed) as closed:
                 await browser.recv()
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1012
-        await ended(process, 5)
-        assert time.monotonic() - begun < 4.5
+        await ended(process)
 
 
 async def test_a_download_that_takes_too_long_is_cut_off_in_time() -> None:
@@ -132,13 +126,13 @@ async def test_a_download_that_takes_too_long_is_cut_off_in_time() -> None:
         writer.write(b"GET /slow/1000 HTTP/1.1\r\nHost: portal\r\n\r\n")
         await reader.readuntil(b"x\r\n")
         process.send_signal(signal.SIGTERM)
-        assert await ended(process, 6) < 4
+        await ended(process)
         assert not (await reader.read()).endswith(b"0\r\n\r\n")
         writer.close()
 
 
 async def test_a_second_signal_ends_the_waiting() -> None:
-    with web_process(TEST_DRAIN_SECONDS="60") as (process, port):
+    with web_process(TEST_DRAIN_SECONDS="120") as (process, port):
         async with connect(f"ws://127.0.0.1:{port}/live") as browser:
             process.send_signal(signal.SIGTERM)
             status = 200
@@ -147,7 +141,7 @@ async def test_a_second_signal_ends_the_waiting() -> None:
             process.send_signal(signal.SIGTERM)
             with pytest.raises(ConnectionClosed):
                 await browser.recv()
-        assert await ended(process, 5) < 3
+        await ended(process)
 
 
 async def test_a_process_for_pages_sends_sessions_away_and_the_other_way_round() -> None:

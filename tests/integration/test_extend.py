@@ -117,7 +117,7 @@ def test_two_browsers_at_once_extend_once(cluster: RunningCluster, alice: User, 
 
     def press() -> None:
         try:
-            start.wait(10)
+            start.wait(60)
             extend(session=running, user=alice, address="", seen_walltime_seconds=HOUR)
         except BaseException as error:
             errors.append(error)

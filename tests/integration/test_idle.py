@@ -78,7 +78,7 @@ def page_of(session: InteractiveSession) -> Iterator[Kernel]:
     headers = secret_headers("identity", target_secret(session))
     unsafe = {**headers, "Cookie": "_xsrf=x", "X-XSRFToken": "x", "Content-Type": "application/json"}
     with local_port(session) as port:
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as client:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as client:
             client.request("POST", f"{session.base_url}api/kernels", body="{}", headers=unsafe)
             kernel_id = json.loads(client.getresponse().read())["id"]
         address = f"ws://127.0.0.1:{port}{session.base_url}api/kernels/{kernel_id}/channels"
@@ -149,14 +149,14 @@ def start_in_terminal(session: InteractiveSession, program: str) -> None:
     unsafe = {**headers, "Cookie": "_xsrf=x", "X-XSRFToken": "x", "Content-Type": "application/json"}
     (FOLDER / "program.py").write_text(program, encoding="utf-8")
     with local_port(session) as port:
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as client:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as client:
             client.request("POST", f"{session.base_url}api/terminals", body="{}", headers=unsafe)
             name = json.loads(client.getresponse().read())["name"]
         address = f"ws://127.0.0.1:{port}{session.base_url}terminals/websocket/{name}"
         with connect(address, additional_headers=headers, compression=None) as socket:
             command = f"exec {sys.executable} {FOLDER / 'program.py'}\r"
             socket.send(json.dumps(["stdin", command]))
-            wait_for(lambda: "program.py" in str(socket.recv(timeout=20)), what="the terminal's echo")
+            wait_for(lambda: "program.py" in str(socket.recv(timeout=60)), what="the terminal's echo")
 
 
 def programs(text: str) -> list[int]:
@@ -215,7 +215,7 @@ def test_an_open_page_with_an_idle_kernel_is_no_work(ready: InteractiveSession) 
         layout = json.dumps({"data": {}, "metadata": {"id": "default"}})
 
         def what_pages_do_by_themselves() -> bool:
-            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as client:
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as client:
                 for path in ("api/contents?content=1", "api/sessions", "api/kernels", "api/terminals"):
                     client.request("GET", ready.base_url + path, headers=headers)
                     assert client.getresponse().read()
@@ -460,7 +460,7 @@ def test_a_session_that_the_cluster_has_paused_is_not_to_blame(ready: Interactiv
 def test_three_answers_come_over_one_connection_and_carry_the_secret_in_a_header(ready: InteractiveSession) -> None:
     target = target_of(ready)
     assert target is not None
-    answers = hands_loop().run(ask_jupyter(target), 20)
+    answers = hands_loop().run(ask_jupyter(target), 60)
     assert [answer.status for answer in answers] == [200, 200, 200]
     assert all(answer.date for answer in answers)
 
@@ -521,27 +521,27 @@ def job(tmp_path: object) -> Iterator[Job]:
 def test_without_a_portal_the_job_ends_itself_when_nobody_uses_it(job: Job) -> None:
     job.start(idle_stop_seconds=4)
     job.connection()
-    assert job.wait(40) == 0
+    assert job.wait(90) == 0
     assert "footbridge: ended=idle" in job.log
 
 
 def test_a_job_with_a_kernel_that_computes_does_not_end_itself(job: Job) -> None:
-    job.start(idle_stop_seconds=2)
+    job.start(idle_stop_seconds=4)
     with job.kernel() as kernel:
-        assert kernel.run("import time; time.sleep(7); print('done')") == "done"
+        assert kernel.run("import time; time.sleep(10); print('done')") == "done"
         assert job.process is not None
         assert job.process.poll() is None
 
 
 def test_a_job_that_the_portal_looks_after_does_not_end_itself(job: Job) -> None:
-    job.start(idle_stop_seconds=2)
+    job.start(idle_stop_seconds=4)
     found = job.connection()
     headers = {**secret_headers(found.flavor, job.secret), "X-Footbridge-Look": "1"}
     begun = now()
 
     def looked_after_for_a_while() -> bool:
         assert job.get("api/status?no_track_activity=1", headers=headers).status == 200
-        return now() - begun > dt.timedelta(seconds=7)
+        return now() - begun > dt.timedelta(seconds=10)
 
     wait_for(looked_after_for_a_while, pause_seconds=0.2)
     assert job.process is not None

@@ -150,7 +150,7 @@ def test_jupyters_own_file_and_log_say_the_same_port(running: Job) -> None:
 
 def test_the_server_listens_where_it_was_told(running: Job) -> None:
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.2", running.connection().port), timeout=5)
+        socket.create_connection(("127.0.0.2", running.connection().port), timeout=60)
 
 
 def test_the_log_tells_the_steps(running: Job) -> None:
@@ -164,20 +164,21 @@ def test_a_cell_runs(running: Job) -> None:
 
 def test_a_cell_is_answered_at_once(running: Job) -> None:
     with running.kernel() as kernel:
-        kernel.run("pass")
-        times = []
-        for _ in range(15):
+
+        def took() -> float:
             begun = time.monotonic()
             kernel.run("pass")
-            times.append(time.monotonic() - begun)
-    assert min(times) < 0.03  # Nagle's algorithm makes it 44 ms at least
+            return time.monotonic() - begun
+
+        # Nagle's algorithm makes it 44 ms at least; a machine with other work makes some as slow.
+        wait_for(lambda: took() < 0.03, what="a cell that is answered at once")
 
 
 def test_a_kernel_can_be_interrupted(running: Job) -> None:
     with running.kernel() as kernel:
         kernel.run("import time")
         kernel.send("execute_request", {"code": "print('on', flush=True)\ntime.sleep(60)"})
-        while json.loads(kernel.socket.recv(timeout=20))["msg_type"] != "stream":
+        while json.loads(kernel.socket.recv(timeout=60))["msg_type"] != "stream":
             pass
         found = {**running_headers(running), "Cookie": "_xsrf=x", "X-XSRFToken": "x"}
         assert running.get(f"api/kernels/{kernel.id}/interrupt", method="POST", headers=found).status == 204

@@ -199,7 +199,7 @@ def test_launches_that_race_never_pass_a_limit_together(alice: User) -> None:
     outcomes: list[str] = []
 
     def try_it() -> None:
-        together.wait(10)
+        together.wait(60)
         try:
             launch(user=alice, app_id="jupyter", raw=RAW, address="")
             outcomes.append("launched")
@@ -249,7 +249,7 @@ def test_continuations_that_race_are_one(alice: User) -> None:
     made: list[str] = []
 
     def try_it() -> None:
-        together.wait(10)
+        together.wait(60)
         try:
             made.append(go_on(alice, first).pk)
         finally:
@@ -453,7 +453,7 @@ def test_administrators_who_write_at_once_leave_one_row_and_events_in_order(admi
     together = threading.Barrier(5)
 
     def write(sessions: int | None) -> None:
-        together.wait(10)
+        together.wait(60)
         try:
             services.set_allowance(user=None, group="bio", sessions=sessions, hours=None, actor=admin, address="")
         finally:

@@ -53,7 +53,7 @@ def reached(demo_cluster: RunningCluster) -> Change:
         (FOLDER / "clusters.toml").write_text(demo_cluster.toml(**values | changes), encoding="utf-8")
         parts.forget()
 
-    parts.hands_loop().run(parts.hands().pool.close_user("demo", "alice"), 10)
+    parts.hands_loop().run(parts.hands().pool.close_user("demo", "alice"), 60)
     return change
 
 
@@ -116,5 +116,5 @@ def test_the_demo_leads_to_no_other_socket_of_this_machine(reached: Change, demo
     cluster = parts.clusters()["demo"]
     way = parts.hands().tunnel(cluster, "alice", node, 0, asyncio.Protocol, socket="/var/run/docker.sock")
     with pytest.raises(TunnelRefused) as caught:
-        parts.hands_loop().run(way, 10)
+        parts.hands_loop().run(way, 60)
     assert caught.value.code == "ssh.forwarding_prohibited"

@@ -99,7 +99,7 @@ def test_a_real_provider_signs_somebody_in(provider: Any, site: Site, client: Cl
         )
         address = client.post("/sign-in/openid/").context["address"]
         parts = urlsplit(address)
-        there = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+        there = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
         form = {"Content-Type": "application/x-www-form-urlencoded"}
         there.request("POST", f"{parts.path}?{parts.query}", urlencode({"sub": "alice"}), form)
         back = there.getresponse().headers["Location"]

@@ -192,7 +192,7 @@ def test_who_does_not_answer_begins_again(sshd: OpenSSH, client: Client, monkeyp
 
 
 def test_a_login_host_that_loses_patience_is_no_fault_of_the_persons(user_ca: Path, client: Client) -> None:
-    with openssh(user_ca.with_suffix(""), uses_pam=True, more="LoginGraceTime 1") as host:
+    with openssh(user_ca.with_suffix(""), uses_pam=True, more="LoginGraceTime 5") as host:
         ask(host, PASSWORD_ASKED, code_asked(host))
         write_clusters(host)
         assert "One-time password" in words(begin(client))

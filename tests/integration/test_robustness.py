@@ -93,7 +93,7 @@ def test_a_round_that_takes_too_long_keeps_what_it_learned_and_marks_the_rest(
         await ask(cluster, account, *rest)  # type: ignore[arg-type]  # passed on as it came
 
     monkeypatch.setattr(poll_ask, "_ask_batch", sluggish)
-    monkeypatch.setattr(poll_ask, "ROUND_SECONDS", 1)
+    monkeypatch.setattr(poll_ask, "ROUND_SECONDS", 4)
     poll("demo")
     slow.refresh_from_db()
     other.refresh_from_db()
@@ -135,7 +135,7 @@ def all_jobs(cluster: RunningCluster, session: InteractiveSession) -> dict[str, 
         )
         return dict(report.jobs)
 
-    return hands_loop().run(look(), 30)
+    return hands_loop().run(look(), 60)
 
 
 def let_the_claim_run_out(session: InteractiveSession) -> None:
@@ -234,7 +234,7 @@ def test_a_submission_that_may_still_land_is_not_tried_again_before_it_cannot(
         submit(session.id)
         demo_cluster.mend()
         assert services.claim_submission(session.id) is None
-        wait_for(lambda: _is_free(session), what="the submission to be free again", seconds=20)
+        wait_for(lambda: _is_free(session), what="the submission to be free again")
         assert (now() - began).total_seconds() > 2 * seconds  # given up after two, killed on the login host after two
         drive(session, SessionState.QUEUED)
         assert len(jobs_of(demo_cluster, session)) == 1

@@ -35,7 +35,7 @@ class Site:
         self._cluster = cluster
 
     def run(self, command: Command, user: str = "alice") -> CommandResult:
-        return hands_loop().run(hands().run(self._cluster, user, command), 30)
+        return hands_loop().run(hands().run(self._cluster, user, command), 60)
 
     def submit(self, name: str, script: str, **values: object) -> str:
         wanted: dict[str, object] = {"cores": 1, "memory_mib": 256, "walltime_seconds": 600, **values}

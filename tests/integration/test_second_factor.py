@@ -145,7 +145,7 @@ def test_of_two_racing_requests_with_one_code_one_gets_in(alice: User, secret: s
 
     def attempt() -> None:
         try:
-            start.wait(10)
+            start.wait(60)
             proof = factors.Proof(code=clock.code(secret))
             results.append(factors.prove(user=alice, proof=proof, address=""))
         except factors.FactorRefused as error:

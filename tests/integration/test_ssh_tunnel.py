@@ -166,7 +166,7 @@ async def test_a_reader_paused_at_once_loses_nothing(setting: Setting) -> None:
     async with tcp_server(send_and_tell) as port, tcp_server(echo) as beside:
         transport, recorder = await open_tunnel(setting.connection, "127.0.0.1", port, Paused)
         assert isinstance(recorder, Recorder)
-        await asyncio.wait_for(sent.wait(), 20)
+        await asyncio.wait_for(sent.wait(), 60)
         other, heard = await setting.tunnel(beside)  # what comes over it comes behind what was sent before
         other.write(b"x")
         await until(lambda: bytes(heard.data) == b"x", "the echo")
@@ -230,7 +230,7 @@ async def test_closing_sends_what_was_written(setting: Setting) -> None:
         transport.close()
         transport.write(b"ignored")
         assert transport.is_closing()
-        await asyncio.wait_for(finished.wait(), 10)
+        await asyncio.wait_for(finished.wait(), 60)
     assert received.hexdigest() == hashlib.sha256(data).hexdigest()
 
 
@@ -246,7 +246,7 @@ async def test_aborting_ends_both_sides(setting: Setting) -> None:
         transport, recorder = await setting.tunnel(port)
         transport.abort()
         await until(lambda: "lost" in recorder.events, "the end")
-        await asyncio.wait_for(gone.wait(), 10)
+        await asyncio.wait_for(gone.wait(), 60)
     assert recorder.events.count("lost") == 1
     await until(lambda: channels_of(setting.connection).tunnels == 0, "the channel to be counted out")
 

@@ -30,13 +30,13 @@ def test_a_look_is_cheap(demo_cluster: RunningCluster, alice: User, connection: 
     session = drive(launch(user=alice, app_id="jupyter", raw=raw, address=""), SessionState.READY)
     target = target_of(session)
     assert target is not None
-    hands_loop().run(ask_jupyter(target), 20)
+    hands_loop().run(ask_jupyter(target), 60)
     begun, cpu = time.monotonic(), time.process_time()
     for _ in range(LOOKS):
         if connection != "kept":
-            hands_loop().run(hands().pool.aclose(), 10)
+            hands_loop().run(hands().pool.aclose(), 60)
             parts.hands.cache_clear()
-        assert unused_seconds(hands_loop().run(ask_jupyter(target), 20)) >= 0
+        assert unused_seconds(hands_loop().run(ask_jupyter(target), 60)) >= 0
     seconds, cpu_seconds = (time.monotonic() - begun) / LOOKS, (time.process_time() - cpu) / LOOKS
     print(f"\na look, connection {connection}: {1000 * cpu_seconds:.1f} ms CPU, {1000 * seconds:.1f} ms")  # noqa: T201  # the figures
     assert cpu_seconds < MOST_CPU_SECONDS

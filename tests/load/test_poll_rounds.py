@@ -87,7 +87,7 @@ def crowd(user_ca: Path, valkey: None, tmp_path: Path) -> Iterator[Crowd]:
         try:
             yield Crowd(process)
         finally:
-            parts.hands_loop().run(parts.hands().pool.aclose(), 30)
+            parts.hands_loop().run(parts.hands().pool.aclose(), 60)
             parts.hands.cache_clear()
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):

@@ -95,7 +95,7 @@ def test_threads_lose_no_event() -> None:
     errors: list[Exception] = []
 
     def write(writer: int) -> None:
-        start.wait(10)
+        start.wait(60)
         try:
             for number in range(EVENTS):
                 with transaction.atomic():

@@ -72,18 +72,18 @@ def plant(tmp_path: Path) -> Iterator[Plant]:
     for one in made:
         for pid in one.processes():
             os.kill(pid, signal.SIGKILL)
-        one.parent.wait(10)
+        one.parent.wait(60)
 
 
 ORPHANS = "(setsid sleep 1001 &) ; (setsid sh -c 'trap \"\" TERM; sleep 1002; sleep 1003' &) ; "
 
 
 def test_the_exit_code_of_the_process_is_the_keepers(plant: Plant) -> None:
-    assert plant("exit 7").parent.wait(10) == 7
+    assert plant("exit 7").parent.wait(60) == 7
 
 
 def test_a_signal_that_ended_the_process_shows_in_the_exit_code(plant: Plant) -> None:
-    assert plant("kill -9 $$").parent.wait(10) == 128 + 9
+    assert plant("kill -9 $$").parent.wait(60) == 128 + 9
 
 
 def test_a_command_that_does_not_exist_is_told_as_a_shell_tells_it(capfd: pytest.CaptureFixture[str]) -> None:
@@ -94,7 +94,7 @@ def test_a_command_that_does_not_exist_is_told_as_a_shell_tells_it(capfd: pytest
 
 def test_orphans_are_swept_when_the_process_ends(plant: Plant) -> None:
     one = plant(ORPHANS + "sleep 0.2")
-    assert one.parent.wait(10) == 0
+    assert one.parent.wait(60) == 0
     assert not one.processes()
 
 
@@ -102,7 +102,7 @@ def test_asking_the_keeper_ends_a_process_that_ignores_the_question(plant: Plant
     one = plant("trap '' TERM; sleep 1004; sleep 1005", 0.3)
     one.wait_until_running("sleep 1004")
     os.kill(one.keeper_pid(), signal.SIGTERM)
-    assert one.parent.wait(10) == 128 + signal.SIGKILL
+    assert one.parent.wait(60) == 128 + signal.SIGKILL
     assert not one.processes()
 
 
@@ -110,7 +110,7 @@ def test_nothing_is_left_when_the_supervisor_is_killed(plant: Plant) -> None:
     one = plant(ORPHANS + "sleep 1006")
     one.wait_until_running("sleep 1006")
     one.parent.kill()
-    one.parent.wait(10)
+    one.parent.wait(60)
     one.wait_until_empty()
 
 
@@ -118,14 +118,14 @@ def test_the_process_dies_with_its_keeper(plant: Plant) -> None:
     one = plant("exec sleep 1007")
     one.wait_until_running("sleep 1007")
     os.kill(one.keeper_pid(), signal.SIGKILL)
-    one.parent.wait(10)
+    one.parent.wait(60)
     one.wait_until_empty()
 
 
 def test_a_keeper_whose_supervisor_is_already_gone_starts_nothing(tmp_path: Path) -> None:
     witness = tmp_path / "witness"
     done = subprocess.run(
-        [sys.executable, "-IS", keeper.__file__, "1", "1", "touch", str(witness)], check=False, timeout=10
+        [sys.executable, "-IS", keeper.__file__, "1", "1", "touch", str(witness)], check=False, timeout=60
     )
     assert done.returncode == 1
     assert not witness.exists()

@@ -86,7 +86,7 @@ def arguments(app_id: str, folder: Path, context: ScriptContext) -> list[list[st
     (folder / FUNCTIONS_NAME).write_text(RECORDER, encoding="utf-8")
     script = render(APPS[app_id], dataclasses.replace(context, session_folder=str(folder)))
     done = subprocess.run(
-        ["bash"], input=script, capture_output=True, check=False, cwd=folder, env={"PATH": "/usr/bin:/bin"}, timeout=20
+        ["bash"], input=script, capture_output=True, check=False, cwd=folder, env={"PATH": "/usr/bin:/bin"}, timeout=60
     )
     assert done.stderr == b""
     assert done.returncode == 0
@@ -170,7 +170,7 @@ def test_modules_of_the_app_are_loaded_first(tmp_path: Path) -> None:
     app = APPS["jupyter"].model_copy(update={"modules": ("gcc/12", "cuda")})
     (tmp_path / FUNCTIONS_NAME).write_text(RECORDER, encoding="utf-8")
     script = render(app, dataclasses.replace(CONTEXT, session_folder=str(tmp_path)))
-    done = subprocess.run(["bash"], input=script, capture_output=True, check=True, timeout=20)
+    done = subprocess.run(["bash"], input=script, capture_output=True, check=True, timeout=60)
     assert done.stdout.startswith(b"2\0gcc/12\0cuda\0")
 
 
@@ -292,4 +292,4 @@ def test_shellcheck_finds_nothing(tmp_path: Path, app_id: str) -> None:
 @pytest.mark.parametrize("app_id", sorted(APPS))
 def test_bash_accepts_the_script(app_id: str) -> None:
     script = render(APPS[app_id], CONTEXT)
-    assert subprocess.run(["bash", "-n"], input=script, check=False, timeout=20).returncode == 0
+    assert subprocess.run(["bash", "-n"], input=script, check=False, timeout=60).returncode == 0
