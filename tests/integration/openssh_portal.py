@@ -30,8 +30,8 @@ def write_clusters(host: OpenSSH, **options: object) -> None:
         "name": "Test cluster",
         "login_hosts": [f"127.0.0.1:{host.port}"],
         "host_keys": [host.key_line],
-        "connect_timeout_seconds": 5,
-        "command_timeout_seconds": 5,
+        "connect_timeout_seconds": 20,
+        "command_timeout_seconds": 20,
     } | options
     lines = [f"{key} = {toml_value(value)}" for key, value in values.items()]
     (FOLDER / "clusters.toml").write_text(

@@ -165,7 +165,7 @@ def test_a_round_leaves_its_figures(demo_cluster: RunningCluster, alice: User) -
     last = last_round("demo")
     assert last is not None
     assert (last.sessions, last.commands, last.unanswered, last.next_in_seconds) == (1, 1, 0, 5)
-    assert 0 < last.seconds < 20
+    assert 0 < last.seconds < 60
 
 
 # Before a launch

@@ -78,7 +78,7 @@ def test_two_browsers_at_once_get_the_same(running: InteractiveSession, alice: U
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(90)
     assert len(found) == 2
     assert len(set(found)) == 1
     assert InteractiveSession.objects.count() == 2

@@ -128,7 +128,7 @@ def test_two_browsers_at_once_extend_once(cluster: RunningCluster, alice: User, 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(90)
     assert errors == []
     running.refresh_from_db()
     assert granted(cluster, running) == running.walltime_seconds == 2 * HOUR

@@ -212,7 +212,7 @@ def test_launches_that_race_never_pass_a_limit_together(alice: User) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(90)
     assert sorted(outcomes) == ["launch.limit_reached"] * 4 + ["launched"] * 2
     assert InteractiveSession.objects.count() == 2
 
@@ -259,7 +259,7 @@ def test_continuations_that_race_are_one(alice: User) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(90)
     assert len(made) == 4
     assert list(first.continuations.values_list("pk", flat=True)) == made[:1] == list(set(made))
 
@@ -463,7 +463,7 @@ def test_administrators_who_write_at_once_leave_one_row_and_events_in_order(admi
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(90)
     numbers = [None, *(change["sessions"] for change in changes())]
     assert [change["sessions_before"] for change in changes()] == numbers[:-1]
     assert [row.sessions for row in Allowance.objects.all()] == [number for number in numbers[-1:] if number]

@@ -55,7 +55,7 @@ def meanwhile(work: Callable[[], object]) -> Iterator[None]:
     thread.start()
     wait_for(lambda: _somebody_waits() or not thread.is_alive(), what="the other transaction")
     yield
-    transaction.on_commit(lambda: thread.join(30))
+    transaction.on_commit(lambda: thread.join(90))
     transaction.on_commit(lambda: errors and pytest.fail(repr(errors)))
 
 

@@ -157,7 +157,7 @@ def test_of_two_racing_requests_with_one_code_one_gets_in(alice: User, secret: s
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(90)
     assert sorted(results) == ["factor.wrong", "totp"]
 
 

@@ -123,7 +123,7 @@ def test_sessions_of_two_people_are_seen_in_one_round(slurm: SlurmSite, alice: U
 def test_a_job_that_is_over_its_time_ends_with_walltime_as_the_reason(slurm: SlurmSite, alice: User) -> None:
     session = drive(launched(alice), SessionState.STARTING)
     slurm.update(JobId=session.job_id, EndTime="now+1")  # Slurm looks at its clock twice a minute
-    drive(session, SessionState.ENDED)
+    drive(session, SessionState.ENDED, seconds=120)
     assert (session.end_reason, session.end_code) == ("walltime", "ended.walltime")
 
 
@@ -156,8 +156,8 @@ def test_a_held_job_is_shown_as_held_and_goes_on_when_it_is_released(slurm: Slur
     slurm.update(PartitionName=PARTITION, State="DOWN")
     session = submitted(alice)
     slurm.user("alice", "scontrol", "hold", session.job_id)
-    one_round(session)
-    assert (session.state, session.job_state, session.job_comment) == (SessionState.QUEUED, "held", "JobHeldUser")
+    wait_for(lambda: one_round(session).job_comment == "JobHeldUser", what=lambda: session.job_comment)
+    assert (session.state, session.job_state) == (SessionState.QUEUED, "held")
     slurm.update(PartitionName=PARTITION, State="UP")
     slurm.user("alice", "scontrol", "release", session.job_id)
     drive(session, SessionState.STARTING)
