@@ -23,11 +23,19 @@ fail() { # status, word, subject, sentence: tells why, and ends the job
 }
 
 _clean_up() {
-  local status=$?
+  local status=$? was_socket=
+  if grep -qs '"socket"' "$session_folder/connection.json"; then was_socket=1; fi
   rm -f -- "$session_folder/connection.json"
   # A job that was killed may be run again by the scheduler; one whose server went by itself will not.
   if [ "$_signals" -eq 0 ]; then rm -f -- "$session_folder/secret"; fi
-  if [ -n "$_runtime_folder" ]; then rm -rf -- "$_runtime_folder"; fi
+  if [ -n "$_runtime_folder" ] && [ -n "$was_socket" ]; then
+    # Until the portal has heard of the end it may ask at this path. While the folder is there and ours, nobody else can
+    # make one of its name and answer. A later job takes it away.
+    find "$_runtime_folder" -mindepth 1 -delete
+    touch "$_runtime_folder"
+  elif [ -n "$_runtime_folder" ]; then
+    rm -rf -- "$_runtime_folder"
+  fi
   printf 'footbridge: step=ended at=%s\n' "$(date +%s)"
   printf 'The job script ends with status %s.\n' "$status"
 }
@@ -52,6 +60,8 @@ begin() { # before anything else
   # path has at most 107 bytes.
   local parent=${TMPDIR:-/tmp}
   if [ ${#parent} -gt 40 ] || [ ! -d "$parent" ] || [ ! -w "$parent" ]; then parent=/tmp; fi
+  find "$parent" -maxdepth 1 -type d -user "$(id -u)" -name 'fb.????????' -empty -mmin +60 \
+    -exec rmdir -- {} + 2>/dev/null || true
   if _runtime_folder=$(mktemp -d "$parent/fb.XXXXXXXX"); then
     export JUPYTER_RUNTIME_DIR=$_runtime_folder
   else

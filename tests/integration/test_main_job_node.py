@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import asyncssh
 import pytest
@@ -67,9 +68,13 @@ def test_a_session_runs_behind_a_socket_and_no_port_is_open(reached: Change, ali
     assert session.upstream_socket.endswith("/server.sock")
     assert session.upstream_port is None
     assert run_cell(session, _OPEN_PORTS.replace("PATH", repr(session.upstream_socket))) == "0 0o600"
+    folder = Path(session.upstream_socket).parent
     services.request_stop(session=session, actor=alice, address="")
     drive(session, SessionState.ENDED)
     assert session.upstream_socket == ""
+    wait_for(lambda: not list(folder.iterdir()), seconds=60, what="the job to clean up")
+    assert folder.stat().st_mode & 0o777 == 0o700  # nobody else can make a folder of this name and answer there
+    folder.rmdir()
 
 
 def test_a_port_of_loopback_serves_where_sockets_do_not(reached: Change, alice: User) -> None:
