@@ -35,7 +35,7 @@ class StartedDemo:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=150,
             check=False,
         )
 
@@ -62,7 +62,7 @@ def started_demo(prefix: str) -> Iterator[StartedDemo]:
     try:
         wait_for(
             lambda: folder.running() or process.poll() is not None,
-            seconds=120,
+            seconds=150,
             what=lambda: "the demo to start:\n" + (root / "start.log").read_text("utf-8", "replace"),
         )
         running = folder.running()

@@ -866,7 +866,7 @@ async def test_c60_nothing_is_left_after_a_burst(upstream: Upstream, by: Way) ->
 async def test_a_burst_finds_its_connections_again_and_gives_most_back_a_moment_later(
     upstream: Upstream, by: Way
 ) -> None:
-    limits = Limits(connections=8, idle=8, burst_seconds=2, idle_after_burst=2)
+    limits = Limits(connections=8, idle=8, burst_seconds=1, idle_after_burst=2)
     async with by.portal(upstream, limits=limits).running() as portal:
         for _ in range(2):
             await asyncio.gather(*(portal.ask("GET", f"/{number}") for number in range(8)))

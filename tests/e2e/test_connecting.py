@@ -70,6 +70,7 @@ async def test_who_cannot_launch_yet_is_led_to_connect_and_back(
         pointer = page.get_by_role("link", name="Connect your cluster account")
         await pointer.click()
         for password in ("wrong", demo_cluster.password("alice")):
+            await page.get_by_label("Password on the cluster").wait_for()  # the page is there, then look at it
             found += await violations(page)
             await page.get_by_label("Password on the cluster").fill(password)
             await page.get_by_role("button", name="Connect account").click()

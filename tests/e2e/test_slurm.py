@@ -53,10 +53,10 @@ def demo() -> Iterator[Running]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PORTAL_")}
         environment |= folder.environment(conf().model_copy(update={"port": port}))
         migrate = stack.enter_context(_running(folder, "migrate", environment))
-        wait_for(lambda: migrate.exit_code == 0, seconds=60, what=migrate.output)
+        wait_for(lambda: migrate.exit_code == 0, seconds=150, what=migrate.output)
         for part in ("web", "worker", "beat"):
             stack.enter_context(_running(folder, f"run {part}", environment))
-        wait_for(lambda: _answers(port), seconds=60, what="the web process to answer")
+        wait_for(lambda: _answers(port), seconds=150, what="the web process to answer")
         yield Running(pid=os.getpid(), url=f"http://localhost:{port}", port=port, cluster_port=site.port)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import html
 import re
+import threading
 
 import pytest
+from celery import current_app
 from django.test import Client
 
 from launcher.checkup import last_check_up, parts_of, start_check_up
+from launcher.doctor import processes
 from portal.accounts.models import Role, User
 from portal.audit.models import AuditEvent
 from tests.conftest import RunningCluster
@@ -16,6 +19,14 @@ from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.integration]
 PAGE = "/administration/check-up/"
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a worker nor a beat runs beside these tests."""
+    ping = current_app.control.ping
+    monkeypatch.setattr(processes, "TICK_SECONDS", 0.2)
+    monkeypatch.setattr(current_app.control, "ping", lambda *, timeout: ping(timeout=timeout / 20))
 
 
 def text_of(client: Client) -> str:
@@ -48,9 +59,14 @@ def test_an_administrator_starts_a_check_up_and_sees_what_was_found(
     assert list(AuditEvent.objects.values_list("name", "actor")) == [("portal.examined", "admin")]
 
 
-def test_a_second_one_waits_until_the_first_has_ended(admin: User, demo_cluster: RunningCluster) -> None:
+def test_a_second_one_waits_until_the_first_has_ended(
+    admin: User, demo_cluster: RunningCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(current_app.control, "ping", lambda *, timeout: [] if go_on.wait(60) else None)
     assert start_check_up(admin, address="")
     assert not start_check_up(admin, address="")
+    go_on.set()
     wait_for(has_ended, seconds=90, what="the check-up to end")
     assert AuditEvent.objects.filter(name="portal.examined").count() == 1
 

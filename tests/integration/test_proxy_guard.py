@@ -93,12 +93,12 @@ async def test_empty_lines_keep_no_connection_open(portal: Portal, monkeypatch: 
 
 
 async def test_a_body_may_be_slow_but_must_go_on(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "BODY_IDLE_SECONDS", 2)
+    monkeypatch.setattr(guard, "BODY_IDLE_SECONDS", 1.5)
     raw = await portal.connect()
     raw.writer.write(portal.head("POST", "/", b"Content-Length: 6"))
     answer = asyncio.create_task(raw.answer())
     for _ in range(6):
-        await asyncio.wait([answer], timeout=0.4)
+        await asyncio.wait([answer], timeout=0.3)
         raw.writer.write(b"x")
     assert (await answer).status == 200
     await raw.close()
