@@ -8,6 +8,10 @@ UV_VERSION := 0.13.9
 # Tests wait more than they compute. Each process has a folder, a Valkey, a demo cluster and a database of its own.
 TEST_PROCESSES ?= 2
 CHP := var/bench/chp/node_modules/.bin/configurable-http-proxy
+# Releases of Jupyter that this Python can still run; docs/conformance.md names all that were tried.
+OLDER := notebook-6 server-1
+empty :=
+space := $(empty) $(empty)
 JSP := var/bench/jsp/bin/jupyter-server
 
 # The settings that Django's plugin for mypy wants to see; nothing is signed with this.
@@ -21,7 +25,7 @@ export UV_PYTHON_DOWNLOADS := never
 export VIRTUAL_ENV :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance bench chaos load endurance fuzz lint types check messages install-demo install-all packages clean
+.PHONY: help demo test conformance bench jupyters chaos load endurance fuzz lint types check messages install-demo install-all packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +49,18 @@ $(CHP):
 $(JSP): | $(VENV)/.all
 	@{ $(BIN)/uv venv -q --clear --python $(BIN)/python var/bench/jsp && \
 	  $(BIN)/uv pip install -q --python var/bench/jsp/bin/python jupyter-server-proxy; } || echo "Left out: jupyter-server-proxy (PyPI)"
+
+jupyters: $(VENV)/.all $(OLDER:%=var/jupyters/%/bin/jupyter) ## jobs and the proxy with older releases of Jupyter (FOOTBRIDGE_JUPYTERS=bin folders of others)
+	@FOOTBRIDGE_JUPYTERS="$${FOOTBRIDGE_JUPYTERS:-$(subst $(space),:,$(OLDER:%=$(CURDIR)/var/jupyters/%/bin))}" \
+	  $(BIN)/python -m pytest -q tests/integration/test_other_jupyters.py tests/integration/test_jobscript_jupyter.py
+
+var/jupyters/notebook-6/bin/jupyter: | $(VENV)/.all
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python var/jupyters/notebook-6
+	@$(BIN)/uv pip install -q --python var/jupyters/notebook-6/bin/python 'notebook==6.5.*' 'jupyter_server<2.15'
+
+var/jupyters/server-1/bin/jupyter: | $(VENV)/.all
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python var/jupyters/server-1
+	@$(BIN)/uv pip install -q --python var/jupyters/server-1/bin/python 'jupyterlab==3.6.*' 'jupyter_server==1.24.*'
 
 chaos: $(VENV)/.all ## 50 launches while processes are killed and the cluster misbehaves (CHAOS_SEED=… repeats a run)
 	@CHAOS_LAUNCHES=50 $(BIN)/python -m pytest -m chaos tests/chaos

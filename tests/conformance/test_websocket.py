@@ -591,6 +591,55 @@ async def test_r02_a_revoked_download_is_cut_off(portal: Portal) -> None:
     await until(lambda: not portal.upstream.open)
 
 
+@pytest.mark.parametrize("way", ["down", "up"])
+async def test_r02_a_revoked_transfer_at_full_speed_is_cut_off_and_the_next_try_audited_once(
+    portal: Portal, way: str
+) -> None:
+    total, moved = 1 << 40, 0
+
+    async def carry(request: Request) -> None:
+        nonlocal moved
+        if way == "down":
+            request.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total)
+            while True:
+                request.writer.write(bytes(MIB))
+                await request.writer.drain()
+                moved += MIB
+        while data := await request.reader.read(MIB):
+            moved += len(data)
+
+    async def use(raw: Raw) -> None:
+        with contextlib.suppress(ConnectionError):
+            if way == "down":
+                while await raw.reader.read(MIB):
+                    pass
+            else:
+                while True:
+                    raw.writer.write(bytes(MIB))
+                    await raw.writer.drain()
+
+    portal.upstream.handler = carry
+    portal.upstream.reads_bodies = False
+    raw = await portal.connect()
+    length = b"Content-Length: %d" % total
+    raw.writer.write(portal.head("GET", "/big") if way == "down" else portal.head("PUT", "/big", length))
+    using = asyncio.create_task(use(raw))
+    await until(lambda: moved > 4 * MIB, "the transfer to run")
+    portal.access[LABEL, COOKIE] = Access(Verdict.FORBIDDEN, session_id="session-1", username="alice", user_id=1)
+    portal.proxy.drop(session_id="session-1", user_id=1)
+    await until(lambda: not portal.upstream.open, "the server's connection to close", seconds=5)
+    if way == "down":
+        async with asyncio.timeout(5):
+            await using
+    else:  # the rest of it is read, as of any request that was refused, and goes nowhere
+        assert (await raw.head()).status == 404
+        using.cancel()
+        await asyncio.gather(using, return_exceptions=True)
+    raw.writer.transport.abort()
+    assert [(await portal.ask("GET", "/lab")).status for _ in range(3)] == [404, 404, 404]
+    assert [item["cause"] for item in portal.denied] == ["forbidden"]
+
+
 async def test_c60_nothing_is_left_after_many_sockets_and_requests_that_break_off(upstream: Upstream, by: Way) -> None:
     async def either(request: Request) -> None:
         if request.values(b"upgrade"):

@@ -26,6 +26,8 @@ from launcher.connection import CONNECTION_NAME, Connection, parse_connection, s
 from launcher.jobscript import LOG_NAME, ScriptContext, render, session_files
 from tests.waiting import wait_for
 
+OTHERS = [Path(entry) for entry in os.environ.get("FOOTBRIDGE_JUPYTERS", "").split(":") if entry]
+"""The bin folders of other Jupyter installations."""
 APPS = load_apps([Path(__file__).parents[2] / "apps"])
 JUPYTER_BIN = Path(sys.executable).parent
 SESSION = "abcdefghjkmn"
@@ -69,6 +71,7 @@ class Job:
     path: str = f"{JUPYTER_BIN}:/usr/bin:/bin"
     environment: Mapping[str, str] = field(default_factory=dict)
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    listens_on_socket: bool = False
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
@@ -91,6 +94,7 @@ class Job:
             session_folder=str(self.folder),
             base_url=BASE_URL,
             listen_address="127.0.0.1",
+            listen_on_socket=self.listens_on_socket,
             choices=self.choices,
             idle_stop_seconds=idle_stop_seconds,
             portal_name="Footbridge",
@@ -140,7 +144,9 @@ class Job:
         )
         if not path.exists():
             pytest.fail(f"no connection file, status {process.poll()}\n{self.log}")
-        return parse_connection(path.read_bytes(), session_id=SESSION, execution_hosts=[self.host])
+        return parse_connection(
+            path.read_bytes(), session_id=SESSION, execution_hosts=[self.host], may_be_socket=self.listens_on_socket
+        )
 
     @property
     def host(self) -> str:

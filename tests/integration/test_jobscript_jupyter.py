@@ -26,6 +26,7 @@ from tests.integration.jupyter_job import (
     BASE_URL,
     JUPYTER_BIN,
     OLD_HABITS,
+    OTHERS,
     ROOT_MAY,
     Job,
     environment_of,
@@ -34,8 +35,6 @@ from tests.integration.jupyter_job import (
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration
-
-OTHERS = [Path(entry) for entry in os.environ.get("FOOTBRIDGE_JUPYTERS", "").split(":") if entry]
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ class Browser:
         self.portal = portal
         self.xsrf = ""
         # Names below localhost resolve in browsers, not on every machine: so the address, with the right Host.
-        self.address = f"http://127.0.0.1:{portal.port}"
+        self.address = f"http://127.0.0.1:{portal.port}{portal.base_url[:-1]}"
         self.session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
 
     def fields(self) -> dict[str, str]:
