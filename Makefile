@@ -8,7 +8,7 @@ UV_VERSION := 0.13.9
 # Tests wait more than they compute. Each process has a folder, a Valkey, a demo cluster and a database of its own.
 TEST_PROCESSES ?= 2
 CHP := var/bench/chp/node_modules/.bin/configurable-http-proxy
-# Releases of Jupyter that this Python can still run; docs/conformance.md names all that were tried.
+# Releases of Jupyter that this Python can still run; the administrator's guide names all that were tried.
 OLDER := notebook-6 server-1
 empty :=
 space := $(empty) $(empty)

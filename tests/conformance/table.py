@@ -104,7 +104,7 @@ def _missing(columns: tuple[Column, ...]) -> list[str]:
 def _page(missing: list[str]) -> str:
     """The table as a page of the documentation."""
     names = {"direct": "TCP", "ssh": "SSH", "socket": "SSH, Unix socket", "host": "host", "path": "path"}
-    lines = [*INTRODUCTION, "", "| item | |" + " | ".join(f"{number}" for number in range(1, len(COLUMNS) + 1)) + " |"]
+    lines = [*INTRODUCTION, "", "| item | | " + " | ".join(f"{number}" for number in range(1, len(COLUMNS) + 1)) + " |"]
     lines.append("|---|---|" + "---:|" * len(COLUMNS))
     for name, item in ITEMS.items():
         cells = " | ".join(_cell(name, column).strip() for column in COLUMNS)
