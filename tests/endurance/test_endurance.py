@@ -31,10 +31,11 @@ BODY_BYTES = (1024 if IS_FULL else 128) << 20
 KB_PER_SOCKET = {"fast": 15, "portable": 45}
 """The portable lane keeps what an ASGI server keeps of a WebSocket."""
 MOST_GROWTH_MB = 60
-MOST_HELD_BYTES = {("down", "direct"): 8_000_000, ("down", "SSH"): 24_000_000, ("up", "direct"): 24_000_000}
+MOST_HELD_BYTES = {("down", "direct"): 24_000_000, ("down", "SSH"): 48_000_000, ("up", "direct"): 48_000_000}
 MOST_HELD_BYTES["up", "SSH"] = MOST_HELD_BYTES["up", "direct"]
 """How far a server runs ahead of a browser that does not read, and the other way round. Through SSH the login host's
-own buffers count, too; and a browser may run further ahead, so that an upload from far away is fast."""
+own buffers count, too; and a browser may run further ahead, so that an upload from far away is fast. Usually it is 4 to
+10 MB; on a busy machine the system gives the proxy's own sockets more room."""
 NARROW_BYTES = 64 * 1024
 AT_ONCE = 50
 
