@@ -20,6 +20,7 @@ from portal.accounts.models import User
 LOOK_AGAIN_SECONDS = 5.0
 """News of access taken away may be lost; a socket tells nothing on the word of an older look."""
 SIGNED_OUT = 4401
+TOO_MANY = 4429
 
 
 class LiveConsumer(AsyncJsonWebsocketConsumer):
@@ -38,6 +39,9 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
         self.joined = [user_group(user.pk), *([WATCHERS_GROUP] if user.may_audit else [])]
         for group in self.joined:
             await self.channel_layer.group_add(group, self.channel_name)
+        if not live_sockets.has_room(user_id=user.pk):
+            await self.close(code=TOO_MANY)
+            return
         live_sockets.add(self)
         await self.accept()
 

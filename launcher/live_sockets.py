@@ -19,6 +19,9 @@ class LiveSocket(Protocol):
         """Look again whether it may stay, and close it if not."""
 
 
+MOST_FOR_A_PERSON = 200
+"""Open pages of one person that hear news at once, in one process: more than anybody looks at, and no flood."""
+
 _open: set[LiveSocket] = set()
 _checks: set[asyncio.Future[None]] = set()
 
@@ -26,6 +29,11 @@ _checks: set[asyncio.Future[None]] = set()
 def add(socket: LiveSocket) -> None:
     """It is open from now on. Pair with ``remove``."""
     _open.add(socket)
+
+
+def has_room(*, user_id: int) -> bool:
+    """Whether one more socket of this person may be open."""
+    return sum(socket.user_id == user_id for socket in _open) < MOST_FOR_A_PERSON
 
 
 def remove(socket: LiveSocket) -> None:

@@ -171,8 +171,32 @@ def test_a_live_socket_closes_with_the_news_of_a_sign_out(browsers: tuple[Client
     async_to_sync(scenario)()
 
 
+def test_one_person_opens_no_flood_of_live_sockets(
+    browsers: tuple[Client, Client], as_bob: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_sockets, "MOST_FOR_A_PERSON", 1)
+
+    async def scenario() -> None:
+        first = await opened(browsers[0])
+        more = await asked(browsers[0])
+        assert await more.receive_output(timeout=60) == {"type": "websocket.close", "code": 4429}
+        for socket in (first, await opened(as_bob)):
+            await socket.send_input({"type": "websocket.disconnect", "code": 1000})
+            await socket.wait(60)
+        await opened(browsers[0])
+
+    async_to_sync(scenario)()
+
+
 async def opened(client: Client) -> ApplicationCommunicator:
     """A live socket of this browser."""
+    socket = await asked(client)
+    assert (await socket.receive_output(timeout=60))["type"] == "websocket.accept"
+    return socket
+
+
+async def asked(client: Client) -> ApplicationCommunicator:
+    """One that was asked for."""
     from portal.asgi import _pages
 
     cookie = f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
@@ -180,7 +204,6 @@ async def opened(client: Client) -> ApplicationCommunicator:
     scope = {"type": "websocket", "path": "/live/", "headers": headers, "query_string": b"", "subprotocols": []}
     socket = ApplicationCommunicator(_pages, scope)
     await socket.send_input({"type": "websocket.connect"})
-    assert (await socket.receive_output(timeout=60))["type"] == "websocket.accept"
     return socket
 
 
