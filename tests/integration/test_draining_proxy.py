@@ -34,7 +34,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.integration
 
 TEXT, CLOSE = 1, 8
-SLACK_SECONDS = 8
+SLACK_SECONDS = 50
 """What a slow machine may take longer than the portal promises."""
 HALF = bytes(range(256)) * 4096
 AT_ONCE = 50
@@ -167,7 +167,7 @@ async def all_answered(browsers: list[Raw]) -> None:
 
 @pytest.mark.parametrize("way", ["fast-direct", "portable-direct", "fast-ssh", "portable-ssh"])
 async def test_what_is_under_way_ends_well_and_a_websocket_is_told_of_the_restart(way: str, tmp_path: Path) -> None:
-    async with web(way, tmp_path, drain_seconds=7) as running:
+    async with web(way, tmp_path, drain_seconds=10) as running:
         portal = running.portal
         idle, used = await portal.connect(), await portal.connect()
         for raw in (idle, used):
