@@ -31,11 +31,12 @@ BODY_BYTES = (1024 if IS_FULL else 128) << 20
 KB_PER_SOCKET = {"fast": 15, "portable": 45}
 """The portable lane keeps what an ASGI server keeps of a WebSocket."""
 MOST_GROWTH_MB = 60
-MOST_HELD_BYTES = {("down", "direct"): 24_000_000, ("down", "SSH"): 48_000_000, ("up", "direct"): 48_000_000}
+MOST_HELD_BYTES = {("down", "direct"): 8_000_000, ("down", "SSH"): 24_000_000, ("up", "direct"): 24_000_000}
 MOST_HELD_BYTES["up", "SSH"] = MOST_HELD_BYTES["up", "direct"]
 """How far a server runs ahead of a browser that does not read, and the other way round. Through SSH the login host's
-own buffers count, too; and a browser may run further ahead, so that an upload from far away is fast. Usually it is 4 to
-10 MB; on a busy machine the system gives the proxy's own sockets more room."""
+own buffers count, too; and a browser may run further ahead, so that an upload from far away is fast."""
+ALLOWANCE = 1 if IS_FULL else 3
+"""The short version runs beside other tests, and on a busy machine the system gives the proxy's sockets more room."""
 NARROW_BYTES = 64 * 1024
 AT_ONCE = 50
 
@@ -254,4 +255,4 @@ async def test_who_does_not_read_holds_the_other_side_back(
         held = await hold_back(proxy, stubborn, way)
     with capsys.disabled():
         print(f"\n{proxy.name}, {way}: {held / 1e6:.1f} MB held")  # noqa: T201  # the figure
-    assert held < MOST_HELD_BYTES[way, through]
+    assert held < MOST_HELD_BYTES[way, through] * ALLOWANCE
