@@ -32,6 +32,7 @@ from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]
 WHY_NO_SLURM = why_not()
@@ -71,10 +72,14 @@ class Portal:
     def until(self, session_id: str, state: str) -> None:
         wait_for(
             lambda: self.state(session_id).startswith(state),
-            seconds=90,
+            seconds=240,  # what Slurm's controller could not tell its daemon, it tells again after a minute or two
             pause_seconds=0.5,
-            what=lambda: f"the session to be {state}: it is {self.state(session_id)}",
+            what=lambda: f"the session to be {state}: it is {self.state(session_id)}; {self.last_words()}",
         )
+
+    def last_words(self) -> str:
+        """The ends of the processes' logs."""
+        return "\n".join(path.read_text("utf-8", "replace")[-3000:] for path in sorted(self.folder.logs.glob("*.log")))
 
     def places(self, search: Search) -> dict[str, set[str]]:
         """Where the secret is, but for memory."""
