@@ -64,7 +64,7 @@ async def latency(port: int, host: str, seconds: float, prefix: str) -> dict[str
 
 
 async def apart(port: int, host: str, seconds: float, prefix: str) -> dict[str, float]:
-    """The same from a server that writes first the head and then the body."""
+    """The same from a server that writes the head, and a millisecond later the body."""
     return await _latency(port, head("GET", f"{prefix}/apart", host), seconds)
 
 

@@ -22,6 +22,8 @@ FRAME = b"\x82\xa0" + bytes(4) + b"x" * 32
 """What the client sends: a masked binary frame of 32 bytes whose mask is zero."""
 ECHO = b"\x82\x20" + b"x" * 32
 PIECE = bytes(256 * 1024)
+APART_SECONDS = 0.001
+"""Between the head and the body at /apart: less than a millisecond is none to uvloop."""
 PROMPT_ECHO = b"/ws?prompt"
 """A WebSocket whose echo waits for no other process of this core."""
 
@@ -93,7 +95,7 @@ class Origin(asyncio.Protocol):
         elif target == b"/apart":
             head, _, body = MIDDLE.partition(b"\r\n\r\n")
             self.transport.write(head + b"\r\n\r\n")
-            asyncio.get_running_loop().call_soon(self.transport.write, body)
+            asyncio.get_running_loop().call_later(APART_SECONDS, self.transport.write, body)
         elif target.startswith(b"/down/"):
             self.task = asyncio.get_running_loop().create_task(self.pour(int(target[6:])))
         elif target.startswith(b"/pour/"):
