@@ -189,9 +189,6 @@ class Connection(asyncio.Protocol):
             self._after_upgrade += data  # a transport may hand over what it holds even after a pause
             return
         exchange.got_bytes = True
-        if self._in_head and not self._pending and self._take_all(exchange, data):
-            exchange.settle()
-            return
         while data and not self._surplus:
             if self._upgraded:
                 self._after_upgrade += data
@@ -202,21 +199,6 @@ class Connection(asyncio.Protocol):
             data = self._take_head(data) if self._in_head else self._take_body(data)
         exchange.settle()
 
-    def _take_all(self, exchange: Exchange, data: bytes) -> bool:
-        """Take an answer that has come whole and whose head is known; if it is another, nothing has happened."""
-        end = data.find(b"\r\n\r\n") + 4
-        known = self._answers.find(data[:end])
-        if known is None or exchange.wants_upgrade or exchange.complete or exchange.head_only:
-            return False
-        head, stays = known
-        if not head.length or head.length != len(data) - end or head.status in (204, 304):
-            return False
-        self._in_head = False
-        self._is_known = True
-        self.keep_alive = stays
-        exchange.take_whole(head, data[end:])
-        return True
-
     def _take_head(self, data: bytes) -> bytes:
         """Hand a whole head to the parser, or keep what there is of it. Returns what is left."""
         if self._pending:
@@ -224,8 +206,7 @@ class Connection(asyncio.Protocol):
         end = data.find(b"\r\n\r\n") + 4
         known = self._answers.find(data[:end])
         if known is not None and self.exchange is not None and not self.exchange.wants_upgrade:
-            self._take_known(self.exchange, *known)
-            return data[end:]
+            return self._take_known(self.exchange, *known, data[end:])
         if len(data[:end] if end > 3 else data) > MAX_HEAD_BYTES:
             self._break("the head is too long")
         elif (end > 3 or b"\n" in data) and not STATUS_LINE.match(data):
@@ -240,16 +221,21 @@ class Connection(asyncio.Protocol):
             return data[end:]
         return b""
 
-    def _take_known(self, exchange: Exchange, head: Head, stays: bool) -> None:
-        """What the parser and ``on_headers_complete`` would do with this head."""
+    def _take_known(self, exchange: Exchange, head: Head, stays: bool, rest: bytes) -> bytes:
+        """What the parser and ``on_headers_complete`` would do with this head. Returns what is left of ``rest``."""
         self._in_head = False
         self._is_known = True
         self.keep_alive = stays
-        exchange.take_head(head)
         if exchange.head_only or head.status in (204, 304) or not head.length:
+            exchange.take_head(head)
             exchange.take_end()
+        elif len(rest) == head.length:
+            exchange.take_whole(head, rest)
+            return b""
         else:
+            exchange.take_head(head)
             self._body_left = head.length
+        return rest
 
     def _take_body(self, data: bytes) -> bytes:
         """Hand on what belongs to the answer. Returns what is left."""
@@ -362,9 +348,13 @@ class Connection(asyncio.Protocol):
             return  # the final head follows
         self._in_head = False
         head = Head(status, self._fields)
-        problem = self._frame(head)
-        if problem:
-            self._refuse(problem)
+        try:
+            self.keep_alive = head.read_framing(self._parser.get_http_version())
+        except BadFraming as error:
+            self._refuse(str(error))
+            return
+        if status == 101 and not exchange.wants_upgrade:
+            self._refuse("an upgrade nobody asked for")
             return
         exchange.take_head(head)
         if status == 101:
@@ -388,35 +378,6 @@ class Connection(asyncio.Protocol):
         self._surplus = True
         self._in_head = False
         asyncio.get_running_loop().call_soon(self.abort)
-
-    def _frame(self, head: Head) -> str:
-        """Read how the body is framed and whether the connection stays. Returns what is wrong, if something is."""
-        connection: list[bytes] = []
-        for name, value in head.fields:
-            lower = name.lower()
-            if lower == b"content-length":
-                if head.length is not None or not value.isdigit() or len(value) > 18:
-                    return "no usable content length"
-                head.length = int(value)
-            elif lower == b"transfer-encoding":
-                if head.chunked or value.lower() != b"chunked":
-                    return "a transfer coding other than chunked"
-                head.chunked = True
-            elif lower == b"connection":
-                connection.append(value)
-        if head.chunked and head.length is not None:
-            return "two framings in one answer"
-        if head.chunked and self._parser.get_http_version() != "1.1":
-            return "chunks in an older HTTP"
-        if not 100 <= head.status < 600:
-            return "no status of HTTP"
-        if head.status == 101 and self.exchange is not None and not self.exchange.wants_upgrade:
-            return "an upgrade nobody asked for"
-        head.connection = b",".join(connection)
-        options = {option.strip(b" \t") for option in head.connection.lower().split(b",")}
-        stays = self._parser.get_http_version() == "1.1" or b"keep-alive" in options
-        self.keep_alive = stays and b"close" not in options
-        return ""
 
     def on_body(self, body: bytes) -> None:
         exchange = self.exchange

@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
+from launcher.proxy.framing import BadFraming
 from launcher.proxy.headers import Origin
 
 HIGH_WATER_BYTES = 256 * 1024
@@ -41,6 +42,34 @@ class Head:
     def get(self, name: bytes) -> bytes:
         """The field's last value, empty when there is none."""
         return next((value for key, value in reversed(self.fields) if key.lower() == name), b"")
+
+    def read_framing(self, version: str) -> bool:
+        """Find how the body is framed, and whether the connection stays. Raises BadFraming.
+
+        ``version`` is the answer's, "1.1" or an older one.
+        """
+        connection: list[bytes] = []
+        for name, value in self.fields:
+            lower = name.lower()
+            if lower == b"content-length":
+                if self.length is not None or not value.isdigit() or len(value) > 18:
+                    raise BadFraming("no usable content length")
+                self.length = int(value)
+            elif lower == b"transfer-encoding":
+                if self.chunked or value.lower() != b"chunked":
+                    raise BadFraming("a transfer coding other than chunked")
+                self.chunked = True
+            elif lower == b"connection":
+                connection.append(value)
+        if self.chunked and self.length is not None:
+            raise BadFraming("two framings in one answer")
+        if self.chunked and version != "1.1":
+            raise BadFraming("chunks in an older HTTP")
+        if not 100 <= self.status < 600:
+            raise BadFraming("no status of HTTP")
+        self.connection = b",".join(connection)
+        options = {option.strip(b" \t") for option in self.connection.lower().split(b",")}
+        return (version == "1.1" or b"keep-alive" in options) and b"close" not in options
 
 
 class Exchange:

@@ -22,7 +22,7 @@ _FIELD_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*
 
 
 class BadFraming(Exception):
-    """No chunked body."""
+    """No chunked body, or no way to tell where a body ends."""
 
 
 class ChunkScanner:

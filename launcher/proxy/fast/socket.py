@@ -44,7 +44,7 @@ class FastSocket(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if not self.handshake_complete:
             self.scope["extensions"][EXTENSION] = self  # type: ignore[assignment]  # an object, not a table
-            self.scope["extensions"][LARGE_MESSAGES] = self.take_large  # type: ignore[assignment]
+            self.scope["extensions"][LARGE_MESSAGES] = self.take_large  # type: ignore[assignment]  # a function
 
     def take_large(self) -> None:
         """The application wants messages as long as the server's options allow."""
