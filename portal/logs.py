@@ -6,14 +6,16 @@ by filters: it would fill the disk at a stranger's will, and shows addresses and
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.config
-import time
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
 import structlog
+
+from portal.sparselog import SparseLog
 
 _HIDDEN = ("password", "secret", "token", "cookie", "authorization", "private_key", "entry_code")
 
@@ -28,36 +30,32 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
     return event
 
 
-WINDOW_SECONDS = 60.0
 _OF_THE_SERVER = frozenset(("uvicorn", "lifespan", "supervisors"))
 """Folders of uvicorn whose modules tell of the process and not of a request."""
 
 
-class OnceAMinute(logging.Filter):
-    """Lets a warning pass once a minute, whatever it names, and says how often it was held back; errors pass always."""
+class Sparse(logging.Filter):
+    """Warnings that anybody can cause: each kind is written once a minute with a count, errors pass as they are.
+
+    What a warning ends with is a path, the visitor's own words, and is left out.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._windows: dict[tuple[object, ...], tuple[float, int]] = {}  # the window's end, and how many were held back
+        self._told = SparseLog(logging.getLogger(__name__), level=logging.WARNING)
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.ERROR:
             return True
-        key = (record.name, record.msg, getattr(record, "status_code", 0))
-        moment = time.monotonic()
-        end, held_back = self._windows.get(key, (0.0, 0))
-        if moment < end:
-            self._windows[key] = (end, held_back + 1)
-            return False
-        if len(self._windows) > 200:  # the texts are the libraries' own, so this is not met
-            self._windows.clear()
-        self._windows[key] = (moment + WINDOW_SECONDS, 0)
-        if held_back:
-            record.msg, record.args = f"{record.getMessage()} (like this {held_back} times more, lately)", ()
-        return True
+        text = str(record.msg)
+        if isinstance(record.args, tuple) and record.args:
+            with contextlib.suppress(TypeError, ValueError):  # it ends with a number: then all values are left out
+                text %= (*record.args[:-1], "…")
+        self._told.note(f"{record.name}: {text}")
+        return False
 
 
-class OfTheServer(OnceAMinute):
+class OfTheServer(Sparse):
     """Of uvicorn's lines those about the process; of those about requests only what went wrong."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -99,7 +97,7 @@ def configure_logs(*, log_format: str, level: str) -> None:
                     ],
                 }
             },
-            "filters": {"once_a_minute": {"()": OnceAMinute}, "of_the_server": {"()": OfTheServer}},
+            "filters": {"sparse": {"()": Sparse}, "of_the_server": {"()": OfTheServer}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "all"}},
             "root": {"handlers": ["stderr"], "level": level},
             "loggers": {
@@ -111,10 +109,10 @@ def configure_logs(*, log_format: str, level: str) -> None:
                 "uvicorn": {"propagate": True},  # uvicorn's own handler is taken away: all lines look alike
                 "uvicorn.access": {"level": "WARNING"},
                 "uvicorn.error": {"filters": ["of_the_server"]},
-                "django.request": {"filters": ["once_a_minute"]},
-                "django.security": {"filters": ["once_a_minute"]},
-                "django.security.csrf": {"filters": ["once_a_minute"]},
-                "django.channels.server": {"filters": ["once_a_minute"]},
+                "django.request": {"filters": ["sparse"]},
+                "django.security": {"filters": ["sparse"]},
+                "django.security.csrf": {"filters": ["sparse"]},
+                "django.channels.server": {"filters": ["sparse"]},
             },
         }
     )

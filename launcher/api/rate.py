@@ -20,8 +20,8 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from launcher.api.answers import ApiError
-from launcher.proxy.sparselog import SparseLog
 from launcher.turns import TAKE_SCRIPT
+from portal.sparselog import SparseLog
 
 PREFIX = "footbridge:api:"
 ANSWER_SECONDS = 1.0

@@ -34,10 +34,10 @@ from launcher.proxy.pages import Notice, Page
 from launcher.proxy.plan import Plan
 from launcher.proxy.reading import Reading, Readings
 from launcher.proxy.sites import OWN_PATHS, PATHS, Places, Site
-from launcher.proxy.sparselog import SparseLog
 from launcher.proxy.upstream import UpstreamPool
 from launcher.proxy.visit import Receive, Scope, Send, Visit, raw_path_of
 from portal.addresses import client_address
+from portal.sparselog import SparseLog
 
 log = logging.getLogger(__name__)
 refusals = SparseLog(log)

@@ -23,7 +23,7 @@ from launcher.proxy.headers import MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from launcher.proxy.pages import Page
 from launcher.proxy.patience import PatientProtocol
 from launcher.proxy.repeats import Blocks, Whole
-from launcher.proxy.sparselog import SparseLog
+from portal.sparselog import SparseLog
 
 refusals = SparseLog(logging.getLogger(__name__))
 

@@ -22,9 +22,9 @@ from launcher.proxy.headers import (
 )
 from launcher.proxy.moments import MOMENT_SECONDS, Moments
 from launcher.proxy.outgoing import request_of
-from launcher.proxy.sparselog import SparseLog
 from launcher.proxy.upstream import UpstreamPool
 from launcher.proxy.visit import Message, Receive, Send, Visit
+from portal.sparselog import SparseLog
 
 breaks = SparseLog(logging.getLogger(__name__))
 

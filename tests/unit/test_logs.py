@@ -9,7 +9,7 @@ import sys
 import pytest
 from django.test import Client
 
-from portal.logs import OfTheServer, OnceAMinute, redact
+from portal.logs import OfTheServer, Sparse, redact
 
 
 def record(name: str, level: int, text: str, *values: object, file: str = "a.py") -> logging.LogRecord:
@@ -22,20 +22,23 @@ def test_secrets_are_hidden_and_long_values_cut() -> None:
     assert len(event["path"]) == 2001
 
 
-def test_a_warning_passes_once_whatever_it_names_and_then_says_how_many_there_were(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    moment = 100.0
-    monkeypatch.setattr("portal.logs.time.monotonic", lambda: moment)
-    held = OnceAMinute()
-    passed = [held.filter(record("django.request", logging.WARNING, "%s: %s", "Not Found", f"/{n}")) for n in range(9)]
-    assert passed == [True] + [False] * 8
-    assert held.filter(record("django.request", logging.WARNING, "another text"))
-    assert held.filter(record("django.request", logging.ERROR, "%s: %s", "Internal Server Error", "/"))
-    moment = 161.0
-    again = record("django.request", logging.WARNING, "%s: %s", "Not Found", "/z")
-    assert held.filter(again)
-    assert again.getMessage() == "Not Found: /z (like this 8 times more, lately)"
+def test_a_warning_is_told_by_its_kind_once_and_never_by_what_a_visitor_said(caplog: pytest.LogCaptureFixture) -> None:
+    sparse = Sparse()
+    for number in range(9):
+        assert not sparse.filter(record("django.request", logging.WARNING, "%s: %s", "Not Found", f"/<{number}>"))
+    assert not sparse.filter(record("django.security.csrf", logging.WARNING, "Forbidden (%s): %s", "no cookie", "/x"))
+    assert not sparse.filter(record("uvicorn.error", logging.WARNING, "after %d seconds", 5))
+    assert [line.getMessage() for line in caplog.records] == [
+        "django.request: Not Found: …", "django.security.csrf: Forbidden (no cookie): …",
+        "uvicorn.error: after %d seconds",
+    ]  # fmt: skip
+
+
+def test_an_error_passes_with_all_that_it_says(caplog: pytest.LogCaptureFixture) -> None:
+    error = record("django.request", logging.ERROR, "%s: %s", "Internal Server Error", "/x")
+    assert Sparse().filter(error)
+    assert error.getMessage() == "Internal Server Error: /x"
+    assert not caplog.records
 
 
 def test_of_uvicorns_lines_those_of_the_process_pass_and_no_handshake_nor_its_head() -> None:
@@ -50,7 +53,9 @@ def test_of_uvicorns_lines_those_of_the_process_pass_and_no_handshake_nor_its_he
 def test_pages_that_do_not_exist_are_told_once(client: Client, db: None, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(20):
         assert client.get(f"/no/such/page/{number}").status_code == 404
-    assert len([line for line in caplog.records if "/no/such/page" in line.getMessage()]) <= 1
+    told = [line.getMessage() for line in caplog.records]
+    assert len(told) <= 1
+    assert not any("/no/such/page" in line for line in told)
 
 
 def test_uvicorns_own_lines_come_in_our_form() -> None:

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from launcher.proxy.limits import Ceilings, InFlight
-from launcher.proxy.sparselog import MOST_CAUSES, SparseLog
+from portal.sparselog import MOST_CAUSES, SparseLog
 
 FEW = Ceilings(requests_per_session=2, sockets_per_session=1, requests_per_person=3, sockets_per_person=2)
 

@@ -23,9 +23,9 @@ from launcher.proxy.headers import BadHead, OutgoingRequest, incoming_response
 from launcher.proxy.http import CONTINUE_SECONDS, REPEATABLE
 from launcher.proxy.outgoing import request_of
 from launcher.proxy.repeats import Whole
-from launcher.proxy.sparselog import SparseLog
 from launcher.proxy.upstream import UpstreamPool
 from launcher.proxy.visit import Visit
+from portal.sparselog import SparseLog
 
 breaks = SparseLog(logging.getLogger(__name__))
 
