@@ -48,11 +48,9 @@ async def upstream(
     column: Column, handler: Handler, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Upstream]:
     """A server in a job; on a Unix socket where the column says so."""
-    server = Upstream(handler)
     path = str(tmp_path_factory.mktemp("u") / "s") if column.transport == "socket" else ""
-    await server.start(path=path)
-    yield server
-    await server.stop()
+    async with Upstream(handler).running(path=path) as server:
+        yield server
 
 
 @pytest.fixture

@@ -524,11 +524,8 @@ async def test_c40_a_program_gets_short_json(portal: Portal) -> None:
 
 async def test_c42_a_unix_socket_is_reached(by: Way, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("u") / "s"
-    server = Upstream()
-    await server.start(path=str(path))
-    async with by.portal(server).running() as portal:
+    async with Upstream().running(path=str(path)) as server, by.portal(server).running() as portal:
         assert (await portal.ask("GET", "/")).body == b"hello"
-    await server.stop()
 
 
 async def test_c73_an_address_survives_a_restart_of_the_portal(upstream: Upstream, by: Way) -> None:

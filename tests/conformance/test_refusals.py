@@ -55,11 +55,8 @@ TABLE = {
 @pytest.fixture(params=["host", "path"])
 async def portal(request: pytest.FixtureRequest) -> AsyncIterator[Portal]:
     """A proxy at each kind of address."""
-    upstream = Upstream()
-    await upstream.start()
-    async with Portal(upstream, address=request.param).running() as portal:
+    async with Upstream().running() as upstream, Portal(upstream, address=request.param).running() as portal:
         yield portal
-    await upstream.stop()
 
 
 async def attempt(portal: Portal, door: Door, target: str, cookie: str, host: bytes, foreign: bool) -> int:

@@ -128,6 +128,15 @@ class Upstream:
             self._server = await asyncio.start_server(self._serve, host, 0, limit=1024 * 1024)
             self.host, self.port = host, self._server.sockets[0].getsockname()[1]
 
+    @asynccontextmanager
+    async def running(self, *, host: str = "127.0.0.1", path: str = "") -> AsyncIterator[Upstream]:
+        """Listen, and stop at the end."""
+        await self.start(host=host, path=path)
+        try:
+            yield self
+        finally:
+            await self.stop()
+
     async def stop(self) -> None:
         """Stop listening and drop everything."""
         if self._server is not None:

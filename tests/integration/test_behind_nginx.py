@@ -132,14 +132,12 @@ def nginx(folder: Path, *, tls_port: int, plain_port: int, portal_port: int) -> 
 @pytest.fixture(params=["host", "path"])
 async def behind(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Behind]:
     """A session behind nginx, at both kinds of address."""
-    upstream = Upstream()
-    await upstream.start()
     address: Literal["host", "path"] = request.param
-    portal = Behind(upstream, address=address, tls_port=free_port())
-    async with portal.running():
-        with nginx(tmp_path, tls_port=portal.tls_port, plain_port=free_port(), portal_port=portal.port):
-            yield portal
-    await upstream.stop()
+    async with Upstream().running() as upstream:
+        portal = Behind(upstream, address=address, tls_port=free_port())
+        async with portal.running():
+            with nginx(tmp_path, tls_port=portal.tls_port, plain_port=free_port(), portal_port=portal.port):
+                yield portal
 
 
 async def test_the_server_hears_of_the_real_client_whatever_it_claims(behind: Behind) -> None:

@@ -6,18 +6,15 @@ goes three ways: straight by the fast lane, through SSH by the portable one, and
 
 from __future__ import annotations
 
-import io
 import json
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from tests.integration.jupyter_job import BASE_URL, OTHERS, ROOT_MAY, Job
 from tests.integration.proxy_peers import Portal, Upstream, way
-from tests.integration.test_proxy_jupyter import Browser, run
+from tests.integration.test_proxy_jupyter import Browser, ask_for_no_kernel, carry_a_file, run
 from tests.waiting import wait_for
 
 pytestmark = [
@@ -111,23 +108,11 @@ async def test_a_terminal_answers(visitor: Browser) -> None:
 
 
 async def test_a_file_goes_up_and_comes_down_whole_and_in_part(visitor: Browser, job: Job) -> None:
-    text = "é" * 500_000
-    model = json.dumps({"type": "file", "format": "text", "content": text}).encode()
-    answer = await visitor.ask("PUT", "/api/contents/a%20b%23.txt", data=io.BytesIO(model))
-    assert answer.status in (200, 201), await answer.text()
-    assert (job.home / "a b#.txt").read_text() == text
-    whole = await visitor.ask("GET", "/files/a%20b%23.txt")
-    assert (await whole.read()).decode() == text
-    part = await visitor.ask("GET", "/files/a%20b%23.txt", headers={"Range": "bytes=0-3"})
-    assert (part.status, await part.read()) == (206, "éé".encode())
+    await carry_a_file(visitor, job.home)
 
 
 async def test_a_kernel_that_does_not_exist_is_404_to_the_handshake(visitor: Browser) -> None:
-    with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
-        await visitor.session.ws_connect(
-            f"{visitor.address}/api/kernels/{uuid.uuid4()}/channels", headers=visitor.fields()
-        )
-    assert caught.value.status == 404
+    await ask_for_no_kernel(visitor)
 
 
 async def test_a_token_in_the_address_changes_nothing(visitor: Browser) -> None:

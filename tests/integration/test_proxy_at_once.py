@@ -40,11 +40,11 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 @pytest.fixture
 async def portal(begun: list[bool], request: pytest.FixtureRequest) -> AsyncIterator[Portal]:
     """A portal in the fast lane, in front of a server in a job; with the parameter's limits."""
-    upstream = Upstream()
-    await upstream.start()
-    async with Portal(upstream, limits=getattr(request, "param", Limits())).running() as running:
+    async with (
+        Upstream().running() as upstream,
+        Portal(upstream, limits=getattr(request, "param", Limits())).running() as running,
+    ):
         yield running
-    await upstream.stop()
 
 
 async def warm(portal: Portal) -> Raw:

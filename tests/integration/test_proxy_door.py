@@ -18,10 +18,8 @@ PAGE = b"Accept: text/html,application/xhtml+xml"
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[Upstream]:
-    server = Upstream()
-    await server.start()
-    yield server
-    await server.stop()
+    async with Upstream().running() as server:
+        yield server
 
 
 @pytest.fixture

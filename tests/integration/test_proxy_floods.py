@@ -31,10 +31,8 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 async def upstream() -> AsyncIterator[Upstream]:
     """A server in a job."""
-    upstream = Upstream()
-    await upstream.start()
-    yield upstream
-    await upstream.stop()
+    async with Upstream().running() as server:
+        yield server
 
 
 PINGS = 100 * client_frame(9, bytes(125))

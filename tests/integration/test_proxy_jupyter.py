@@ -187,11 +187,16 @@ async def test_a_cell_with_20_mb_of_output_arrives_whole(visitor: Browser) -> No
 
 
 async def test_a_file_goes_up_and_comes_down_whole_and_in_part(visitor: Browser, jupyter: Jupyter) -> None:
+    await carry_a_file(visitor, jupyter.folder)
+
+
+async def carry_a_file(visitor: Browser, folder: Path) -> None:
+    """Up, and down again whole and in part. ``folder``: where the server keeps it."""
     text = "é" * 500_000
     model = json.dumps({"type": "file", "format": "text", "content": text}).encode()
     answer = await visitor.ask("PUT", "/api/contents/a%20b%23.txt", data=io.BytesIO(model))
     assert answer.status in (200, 201), await answer.text()  # the file may be there from an earlier test
-    assert (jupyter.folder / "a b#.txt").read_text() == text
+    assert (folder / "a b#.txt").read_text() == text
     whole = await visitor.ask("GET", "/files/a%20b%23.txt")
     assert (await whole.read()).decode() == text
     part = await visitor.ask("GET", "/files/a%20b%23.txt", headers={"Range": "bytes=0-3"})
@@ -199,6 +204,11 @@ async def test_a_file_goes_up_and_comes_down_whole_and_in_part(visitor: Browser,
 
 
 async def test_a_kernel_that_does_not_exist_is_404_to_the_handshake(visitor: Browser) -> None:
+    await ask_for_no_kernel(visitor)
+
+
+async def ask_for_no_kernel(visitor: Browser) -> None:
+    """A handshake with a kernel that was never there."""
     with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
         await visitor.session.ws_connect(
             f"{visitor.address}/api/kernels/{uuid.uuid4()}/channels", headers=visitor.fields()

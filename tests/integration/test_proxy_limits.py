@@ -23,10 +23,8 @@ FEW = Ceilings(requests_per_session=3, sockets_per_session=2)
 @pytest.fixture
 async def upstream() -> AsyncIterator[Upstream]:
     """A server in a job."""
-    server = Upstream()
-    await server.start()
-    yield server
-    await server.stop()
+    async with Upstream().running() as server:
+        yield server
 
 
 def dead_upstream() -> Upstream:

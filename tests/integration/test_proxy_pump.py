@@ -16,11 +16,8 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 async def portal() -> AsyncIterator[Portal]:
     """A portal in the fast lane, in front of a server in a job."""
-    upstream = Upstream()
-    await upstream.start()
-    async with Portal(upstream).running() as running:
+    async with Upstream().running() as upstream, Portal(upstream).running() as running:
         yield running
-    await upstream.stop()
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -20,11 +20,8 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(params=["fast", "portable"])
 async def portal(request: pytest.FixtureRequest) -> AsyncIterator[Portal]:
     """A session in one of the lanes."""
-    upstream = Upstream()
-    await upstream.start()
-    async with Portal(upstream, lane=request.param).running() as portal:
+    async with Upstream().running() as upstream, Portal(upstream, lane=request.param).running() as portal:
         yield portal
-    await upstream.stop()
 
 
 @dataclass(frozen=True)

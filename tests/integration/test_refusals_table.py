@@ -108,17 +108,15 @@ async def house(request: pytest.FixtureRequest, addressed: InteractiveSession) -
 
 
 async def opened(session: InteractiveSession, lane: str, **options: Any) -> AsyncIterator[House]:
-    server = Upstream()
-    await server.start()
-    change = InteractiveSession.objects.filter(pk=session.pk).aupdate
-    await change(upstream_host="127.0.0.1", upstream_port=server.port)
     address: Literal["host", "path"] = "host" if session.base_url == "/" else "path"
-    house = House(server, lane=lane, address=address, session=session, **options)
-    house.base_url, house.prefix = session.base_url, session.base_url.rstrip("/")
-    server.prefix = house.prefix.encode()
-    async with house.running():
-        yield house
-    await server.stop()
+    async with Upstream().running() as server:
+        change = InteractiveSession.objects.filter(pk=session.pk).aupdate
+        await change(upstream_host="127.0.0.1", upstream_port=server.port)
+        house = House(server, lane=lane, address=address, session=session, **options)
+        house.base_url, house.prefix = session.base_url, session.base_url.rstrip("/")
+        server.prefix = house.prefix.encode()
+        async with house.running():
+            yield house
 
 
 @pytest.fixture(autouse=True)
