@@ -2,8 +2,9 @@
 
 The parser below (llhttp) never sees what it could take for something else than other parsers do: a head is handed to it
 whole and only when its first line is strict, a body exactly to its end, as ``framing`` finds it. What the gate refuses
-is answered in words, after all earlier requests of the connection, and nothing behind it is read. All of the portal's
-HTTP comes through here, pages and notebooks alike; the fast lane builds on it.
+is answered in words, after all earlier requests of the connection, and nothing behind it is read. An answer before the
+end of its request's body is the connection's last: see ``lingering``. All of the portal's HTTP comes through here,
+pages and notebooks alike; the fast lane builds on it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from launcher.proxy import pages
 from launcher.proxy.cycle import Cycle, scope_of
 from launcher.proxy.framing import HOST, REQUEST_LINE, BadFraming, ChunkScanner
 from launcher.proxy.headers import MAX_HEAD_BYTES, MAX_TARGET_BYTES
+from launcher.proxy.lingering import LINGER_SECONDS, LingeringProtocol
 from launcher.proxy.pages import Page
-from launcher.proxy.patience import PatientProtocol
 from launcher.proxy.repeats import Blocks, Whole
 from portal.sparselog import SparseLog
 
@@ -37,8 +38,6 @@ HEAD_SECONDS = 20.0
 """A head must be complete so long after its first byte, or after the connection was made."""
 BODY_IDLE_SECONDS = 120.0
 """A body must go on within this time; however long it takes in all."""
-LINGER_SECONDS = 2.0
-"""After a refusal the connection stays half open, so that the answer is not lost to what the client still sends."""
 
 _ACCEPT_LANGUAGE = re.compile(rb"\r\naccept-language:[ \t]*([^\r\n]*)", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection:([^\r\n]*)", re.IGNORECASE)
@@ -52,7 +51,7 @@ class _Refused(Exception):
     """Ends a callback of the parser; the status is in ``GuardedProtocol._refusal``."""
 
 
-class GuardedProtocol(PatientProtocol):
+class GuardedProtocol(LingeringProtocol):
     """See the module."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -63,8 +62,6 @@ class GuardedProtocol(PatientProtocol):
         self._chunks: ChunkScanner | None = None
         self._refusal = 400  # why the callback that raised did so
         self._minor_version = b"1"
-        self._is_over = False  # nothing more is read
-        self._timer: asyncio.TimerHandle | None = None
         self._blocks = Blocks()
         self._is_plain = False  # the head that was just read; see ``repeats``
 
@@ -80,6 +77,8 @@ class GuardedProtocol(PatientProtocol):
         self._is_over = True
         self._expect(None)
         self.stop_keepalive()
+        if self.is_in_body:
+            self.cycle.transport = self.transport  # or the two would wait for the garbage collector
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -100,6 +99,8 @@ class GuardedProtocol(PatientProtocol):
             return
         while data and not self._is_over:
             data = self._take_body(data) if self.is_in_body else self._take_head(data)
+        if data:
+            self._leftovers.take(data, self.transport)
 
     @property
     def is_in_body(self) -> bool:
@@ -192,6 +193,7 @@ class GuardedProtocol(PatientProtocol):
         else:
             if self.is_in_body:
                 self._expect(BODY_IDLE_SECONDS)
+                self._begin_body(self.cycle)
             elif not self.cycle.keep_alive:
                 self._is_over = True
             elif self._is_plain and method in (b"GET", b"HEAD"):
@@ -286,8 +288,7 @@ class GuardedProtocol(PatientProtocol):
             self._expect(BODY_IDLE_SECONDS)
         else:
             self._expect(None)
-            if not self.cycle.keep_alive:
-                self._is_over = True
+            self._end_body(self.cycle)
         return data[count:]
 
     def _hand_on(self, piece: bytes) -> None:
@@ -295,14 +296,6 @@ class GuardedProtocol(PatientProtocol):
         self.parser.feed_data(piece)
 
     # Time
-
-    def _expect(self, seconds: float | None) -> None:
-        """Something must come within ``seconds``; None: nothing is waited for."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if seconds is not None:
-            self._timer = self.loop.call_later(seconds, self._late)
 
     def _late(self) -> None:
         self._timer = None
@@ -381,11 +374,7 @@ class GuardedProtocol(PatientProtocol):
         for name, value in [*self.server_state.default_headers, *page.headers, (b"connection", b"close")]:
             lines += [name, b": ", value, b"\r\n"]
         self.transport.write(b"".join((*lines, b"\r\n", page.body)))
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-            self._expect(LINGER_SECONDS)
-        else:
-            self.transport.close()
+        self._linger(LINGER_SECONDS)
 
 
 def _page(status: int, head: bytes) -> Page:

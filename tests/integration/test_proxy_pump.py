@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.integration.proxy_peers import Portal, Request, Upstream, hello
+from tests.integration.proxy_peers import Portal, Request, Upstream
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -42,25 +42,6 @@ async def test_uploads_in_a_pipeline_keep_their_bodies_apart(portal: Portal) -> 
         raw.writer.write(portal.head("POST", "/", b"Content-Length: %d" % len(body)) + body)
     assert [(await raw.answer()).status for _ in bodies] == [200] * 4
     assert [request.body for request in portal.upstream.requests] == bodies
-    await raw.close()
-
-
-async def test_an_answer_before_the_end_of_the_upload_leaves_the_browsers_connection_usable(portal: Portal) -> None:
-    async def early(request: Request) -> None:
-        if request.line.startswith(b"PUT"):
-            request.writer.write(b"HTTP/1.1 413 Too Much\r\nContent-Length: 0\r\n\r\n")
-            await request.reader.read()
-        else:
-            await hello(request)
-
-    portal.upstream.reads_bodies = False
-    portal.upstream.handler = early
-    raw = await portal.connect()
-    raw.writer.write(portal.head("PUT", "/big", b"Content-Length: 300000") + b"x" * 1000)
-    assert (await raw.answer()).status == 413
-    raw.writer.write(b"x" * 299_000 + portal.head("GET", "/next"))
-    answer = await raw.answer()
-    assert (answer.status, answer.body) == (200, b"hello")
     await raw.close()
 
 
