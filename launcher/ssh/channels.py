@@ -34,6 +34,7 @@ class Channels:
     tunnels: int = 0
     opening: int = 0  # tunnels that were asked for
     sessions: int = 0
+    lent: int = 0  # bytes; see ``windows``
     used_at: float = field(default_factory=time.monotonic)  # monotonic seconds
     turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_SESSIONS))
 

@@ -2,8 +2,8 @@
 
 Any ``asyncio.Protocol`` works over it as over a TCP connection: backpressure in both directions, half close,
 abort. No local port is opened, so no other account of the portal's machine can use it. How much may be under
-way is bounded by the channel's window (2 MiB each way), because asyncssh itself never tells a channel that
-the connection is slow.
+way is bounded by the channel's window (ours grows, see ``windows``; sshd's is 2 MiB), because asyncssh itself
+never tells a channel that the connection is slow.
 """
 
 from __future__ import annotations
@@ -14,15 +14,11 @@ from typing import Any, cast
 
 import asyncssh
 
+from launcher.ssh import windows
 from launcher.ssh.channels import Channels, channels_of, opened
 from launcher.ssh.errors import TunnelRefused, Unreachable
 from launcher.ssh.fastpath import Channel, writer
 from launcher.ssh.inbox import Arrival, Closed, EndOfData, Inbox
-
-WINDOW_BYTES = 2 * 1024 * 1024
-"""What the far side may send before we have read it: the most a paused reader costs, and the most per
-round trip.
-"""
 
 _PACKET_BYTES = 32 * 1024
 _HIGH_WATER_BYTES = 64 * 1024
@@ -47,7 +43,11 @@ async def open_tunnel(
     session = _Session(asyncio.get_running_loop(), (host, port), protocol_factory(), channels)
     is_socket = host.startswith("/")
     place = f"the socket {host}" if is_socket else f"{host}, port {port}"
-    options: dict[str, Any] = {"encoding": None, "window": WINDOW_BYTES, "max_pktsize": _PACKET_BYTES}
+    options: dict[str, Any] = {
+        "encoding": None,
+        "window": windows.AT_FIRST_BYTES,
+        "max_pktsize": _PACKET_BYTES,
+    }
     opening: Coroutine[Any, Any, tuple[Channel, object]]
     if is_socket:
         opening = connection.create_unix_connection(lambda: cast(Any, session), host, **options)
@@ -92,6 +92,7 @@ class TunnelTransport(asyncio.Transport):
         channel: Channel,
         peer: tuple[str, int],
         protocol: asyncio.Protocol,
+        window: windows.Window,
     ) -> None:
         super().__init__({"peername": peer, "ssh_connection": channel.get_connection()})
         self.protocol = protocol
@@ -103,6 +104,7 @@ class TunnelTransport(asyncio.Transport):
         self._eof_written = False
         self._lost = False
         self.inbox = Inbox(loop, channel, self._deliver)
+        self.window = window
         self.set_write_buffer_limits()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -119,10 +121,12 @@ class TunnelTransport(asyncio.Transport):
 
     def pause_reading(self) -> None:
         if not self._closing and not self.inbox.paused:
+            self.window.paused(self._loop.time())
             self.inbox.pause()
 
     def resume_reading(self) -> None:
         if not self._closing and self.inbox.paused:
+            self.window.resumed(self._loop.time())
             self.inbox.resume()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -245,7 +249,8 @@ class _Session(asyncssh.SSHTCPSession[bytes]):
         if self.abandoned:
             return
         self._channels.tunnel_opened()
-        self.transport = TunnelTransport(self._loop, chan, self._peer, self._protocol)
+        window = windows.Window(chan, self._channels)
+        self.transport = TunnelTransport(self._loop, chan, self._peer, self._protocol, window)
         self.transport.tell(self._protocol.connection_made, self.transport)
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
@@ -257,6 +262,8 @@ class _Session(asyncssh.SSHTCPSession[bytes]):
         if inbox.holds or transport.is_closing():
             inbox.put(data)
             return
+        if len(data) >= windows.BULK_BYTES:
+            transport.window.took(len(data))
         try:  # the usual case of ``TunnelTransport._deliver``
             transport.protocol.data_received(data)
         except Exception as error:
@@ -280,6 +287,7 @@ class _Session(asyncssh.SSHTCPSession[bytes]):
         if self.transport is None:
             return
         self._channels.tunnel_closed()
+        self.transport.window.closed()
         error: Exception | None = None
         if exc is not None:
             error = ConnectionResetError(str(exc))

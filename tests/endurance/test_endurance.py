@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,9 @@ MOST_HELD_BYTES["up", "SSH"] = MOST_HELD_BYTES["up", "direct"]
 own buffers count, too; and a browser may run further ahead, so that an upload from far away is fast."""
 ALLOWANCE = 1 if IS_FULL else 3
 """The short version runs beside other tests, and on a busy machine the system gives the proxy's sockets more room."""
+PAUSED = 50 if IS_FULL else 20
+MOST_KB_PER_PAUSED = {"fast": 1_500, "portable": 2_000}
+"""What a browser that does not read costs in the proxy itself, through SSH; most of it is for the browser's socket."""
 NARROW_BYTES = 64 * 1024
 AT_ONCE = 50
 
@@ -65,6 +68,13 @@ def over_ssh(request: pytest.FixtureRequest, origin: int, tmp_path: Path) -> Ite
     """The same with OpenSSH's sshd between, a process of its own."""
     with through_ssh(request.param, origin, tmp_path) as proxy:
         yield proxy
+
+
+@pytest.fixture(params=["fast", "portable"])
+def over_ssh_to(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[int], peers.Peer]]:
+    """The same in front of a server that the test brings."""
+    with contextlib.ExitStack() as stack:
+        yield lambda origin: stack.enter_context(through_ssh(request.param, origin, tmp_path))
 
 
 @contextlib.contextmanager
@@ -256,3 +266,31 @@ async def test_who_does_not_read_holds_the_other_side_back(
     with capsys.disabled():
         print(f"\n{proxy.name}, {way}: {held / 1e6:.1f} MB held")  # noqa: T201  # the figure
     assert held < MOST_HELD_BYTES[way, through] * ALLOWANCE
+
+
+async def test_many_who_do_not_read_cost_little_through_ssh(
+    stubborn: Stubborn, tmp_path: Path, over_ssh_to: Callable[[int], peers.Peer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    proxy, loop = over_ssh_to(stubborn.port), asyncio.get_running_loop()
+    ends: list[socket.socket] = []
+
+    async def open_more(count: int) -> None:
+        for _ in range(count):
+            ends.append(narrow_socket())
+            ends[-1].setblocking(False)
+            await loop.sock_connect(ends[-1], ("127.0.0.1", proxy.port))
+            await loop.sock_sendall(ends[-1], head("GET", "/endless", host_of(proxy)))
+        await standstill(lambda: stubborn.poured)
+
+    try:
+        await open_more(2)  # what is made once is not counted
+        before = proxy.resident_kb()
+        await open_more(PAUSED)
+        each_kb = (proxy.resident_kb() - before) / PAUSED
+    finally:
+        for end in ends:
+            end.close()
+    with capsys.disabled():
+        print(f"\n{proxy.name}: {PAUSED} downloads that nobody reads, {each_kb:.0f} kB each")  # noqa: T201  # the figure
+    lane = proxy.name.removeprefix("ours, ").removesuffix(", SSH")
+    assert each_kb < MOST_KB_PER_PAUSED[lane] * ALLOWANCE

@@ -21,7 +21,8 @@ import pytest
 from launcher.ssh import fastpath
 from launcher.ssh.connect import connect
 from launcher.ssh.fastpath import tune
-from launcher.ssh.tunnel import WINDOW_BYTES, open_tunnel
+from launcher.ssh.tunnel import open_tunnel
+from launcher.ssh.windows import MOST_BYTES
 from tests.integration.ssh_server import cluster_of, credential, login_host, make_ca, tcp_server
 from tests.waiting import until
 
@@ -195,7 +196,7 @@ async def test_more_data_than_the_window_ends_the_connection(is_tuned: bool, tmp
             await asyncio.sleep(0)
         await until(connection.is_closed, what="the end of the connection")
         await until(lambda: protocol.is_lost, what="the tunnel to hear of it")
-        assert len(protocol.received) <= 2 * WINDOW_BYTES
+        assert len(protocol.received) <= 2 * MOST_BYTES
 
 
 async def test_a_window_beyond_all_bounds_is_only_a_number(tmp_path: Path) -> None:
