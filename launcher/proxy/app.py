@@ -197,11 +197,12 @@ class Proxy:
             return
         leave: Callable[[], None] | None = partial(self.in_flight.leave, ticket)
         assert leave is not None
-        offers = (scope.get("extensions") or {}) if self._uses_fast_lane else {}
+        offers = scope.get("extensions") or {}
         if not is_socket:
             scope["extensions"] = {}  # the offer knows its scope: a cycle for the garbage collector otherwise
         try:
-            if is_socket and (tunnel_offer := offers.get(tunnel.EXTENSION)) is not None:
+            tunnel_offer, pump_offer = offers.get(tunnel.EXTENSION), offers.get(pump.EXTENSION)
+            if is_socket and tunnel_offer is not None and self._uses_fast_lane:
                 done, leave = leave, None
                 try:
                     await tunnel.forward(
@@ -212,10 +213,18 @@ class Proxy:
                     raise
             elif is_socket:
                 await websocket.forward(visit, receive, send, pool=self.upstreams, access=self.access)
-            elif (pump_offer := offers.get(pump.EXTENSION)) is not None:
+            elif pump_offer is not None and self._uses_fast_lane:
                 await pump.forward(visit, pump_offer, pool=self.upstreams, lookout=self._lookout, failed=failed)
             else:
-                await http.forward(visit, receive, send, pool=self.upstreams, access=self.access, moments=self._moments)
+                await http.forward(
+                    visit,
+                    receive,
+                    send,
+                    pool=self.upstreams,
+                    access=self.access,
+                    moments=self._moments,
+                    break_off=_nothing if pump_offer is None else pump_offer.break_off,
+                )
         except BadHead as error:
             refusals.note(f"Refused: {error}")
             await self._say(visit, send, pages.BROKEN if error.status == 502 else pages.bad_request(error.status))
@@ -380,6 +389,10 @@ def _visit(scope: Scope, reading: Reading) -> Visit:
         _UNKNOWN,
         reading.prepared,
     )
+
+
+def _nothing() -> None:
+    """What a server without our extension can do about an answer that breaks off."""
 
 
 def _notice_for(error: UpstreamError) -> Notice:

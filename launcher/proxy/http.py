@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from launcher.proxy.access import AccessCache, Hold
 from launcher.proxy.access_types import Target
@@ -40,9 +41,20 @@ REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
 async def forward(
-    visit: Visit, receive: Receive, send: Send, *, pool: UpstreamPool, access: AccessCache, moments: Moments[Watch]
+    visit: Visit,
+    receive: Receive,
+    send: Send,
+    *,
+    pool: UpstreamPool,
+    access: AccessCache,
+    moments: Moments[Watch],
+    break_off: Callable[[], None],
 ) -> None:
-    """Carry one request. Raises BadHead, UpstreamError or AccessEnded only while nothing has been answered yet."""
+    """Carry one request. Raises BadHead, UpstreamError or AccessEnded only while nothing has been answered yet.
+
+    ``break_off`` is called before the return where the answer has begun and has no end. ASGI has no word for that: a
+    server that offers nothing closes the connection, and notes an error of the application.
+    """
     scope = visit.scope
     target = visit.access.target
     assert target is not None
@@ -73,14 +85,18 @@ async def forward(
     except (UpstreamError, AccessEnded, BadHead) as error:
         if not answer.started:
             raise
-        # An answer that broke off must look so: no end is written, and the server closes the connection.
+        # An answer that broke off must look so: no end is written, and the connection is closed.
         breaks.note(f"An answer broke off: {error or type(error).__name__}")
+        break_off()
     except OSError:
         pass  # how some servers say that the browser has left
     except asyncio.CancelledError:
         if not watch.was_ended:
             raise
-        # We cancelled ourselves: the browser took nothing and may not stay.
+        # We cancelled ourselves: the server is not reached, or the browser took nothing, and it may not stay.
+        if not answer.started:
+            raise AccessEnded from None
+        break_off()
     finally:
         watch.stop()
         if connection is None:

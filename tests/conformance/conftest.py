@@ -7,7 +7,7 @@ Every test that asks for ``by``, ``portal`` or ``strict`` runs once for each col
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ import pytest
 from launcher.proxy.access import Durations
 from launcher.proxy.upstream import Limits
 from tests.conformance.items import COLUMNS, IS_FULL, ITEMS, USUAL_COLUMNS, Column, items_of
-from tests.integration.proxy_peers import Handler, Portal, Upstream, Way, hello, way
+from tests.integration.proxy_peers import Handler, Portal, Upstream, Way, complaints, hello, way
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -35,6 +35,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if IS_FULL:
         for item in items:
             item.add_marker(pytest.mark.timeout(900))
+
+
+@pytest.fixture(autouse=True)
+def web_servers_log() -> Iterator[None]:
+    """The web server has nothing to complain of: not of an answer that breaks off, nor of a browser that leaves."""
+    with complaints() as found:
+        yield
+    assert not found
 
 
 @pytest.fixture

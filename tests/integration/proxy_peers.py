@@ -11,9 +11,10 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -313,7 +314,7 @@ class Portal:
             proxy_headers=False,
         )
         config.load()
-        state = ServerState()
+        self.state = state = ServerState()
         # As uvicorn.Server does it, without its loop that looks ten times a second whether it should stop.
         server = await asyncio.get_running_loop().create_server(
             lambda: config.http_protocol_class(config=config, server_state=state, app_state={}),  # type: ignore[call-arg]  # uvicorn's own protocols take these
@@ -323,13 +324,17 @@ class Portal:
             yield self
         finally:
             server.close()
-            for connection in list(state.connections):
-                connection.shutdown()
+            self.stop()
             await until(lambda: not state.tasks, what="requests to end")
             await self.proxy.aclose()
             await until(lambda: not self.proxy.upstreams.open_connections, what="upstream connections to end")
 
     # Asking
+
+    def stop(self) -> None:
+        """What the web server does with its connections when it is told to stop."""
+        for connection in list(self.state.connections):
+            connection.shutdown()
 
     async def connect(self) -> Raw:
         """A browser's connection."""
@@ -527,6 +532,25 @@ async def way(name: str, folder: Path, *, lane: str = "fast") -> AsyncIterator[W
 
 
 # What is left over
+
+
+@contextlib.contextmanager
+def complaints() -> Iterator[list[str]]:
+    """What the web server's own log says at level WARNING and above, with the last line of its traceback."""
+    found: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(
+                f"{record.getMessage().strip()} {record.exc_info[1]!r}" if record.exc_info else record.getMessage()
+            )
+
+    handler, log = Handler(logging.WARNING), logging.getLogger("uvicorn.error")
+    log.addHandler(handler)
+    try:
+        yield found
+    finally:
+        log.removeHandler(handler)
 
 
 def open_files() -> int:

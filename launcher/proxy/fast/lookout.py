@@ -18,7 +18,7 @@ class Lookout:
     """Looks after the requests that take longer than a moment: permission, silence, a server that takes nothing."""
 
     def __init__(self, access: AccessCache, pool: UpstreamPool) -> None:
-        self._access = access
+        self.access = access
         self._limits = pool.limits
         self._moments: Moments[Relay] = Moments(self._watch)
         self._watched: set[Relay] = set()
@@ -30,12 +30,12 @@ class Lookout:
         self._moments.discard(relay)
         self._watched.discard(relay)
         if relay.hold is not None:
-            self._access.let_go(relay.hold)
+            self.access.let_go(relay.hold)
             relay.hold = None
 
     def _watch(self, relay: Relay) -> None:
         visit, loop = relay.visit, asyncio.get_running_loop()
-        relay.hold = self._access.hold(visit.label, visit.cookie, visit.access, relay.end_access)
+        relay.hold = self.access.hold(visit.label, visit.cookie, visit.access, relay.end_access)
         relay.progress_at = relay.progress_at or loop.time()
         self._watched.add(relay)
         if self._timer is None:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from launcher.proxy.access import Hold
+from launcher.proxy.access_types import Target
 from launcher.proxy.connection import Connection
 from launcher.proxy.errors import AccessEnded, ClientGone, UpstreamBroken
 from launcher.proxy.exchange import Exchange, Head
@@ -91,7 +92,7 @@ async def forward(
         if relay is None:
             connection = None if fresh else pool.kept(visit.access.session_id, target)
             if connection is None:
-                connection = await pool.acquire(visit.access.session_id, target, fresh=fresh)
+                connection = await _reached(visit, target, pool, lookout, fresh)
             done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             relay = Relay(connection, visit, offer, request, head_only=method == "HEAD", over=partial(_settle, done))
             lookout.add(relay)
@@ -124,6 +125,20 @@ async def forward(
         ):
             raise error
         fresh = True
+
+
+async def _reached(visit: Visit, target: Target, pool: UpstreamPool, lookout: Lookout, fresh: bool) -> Connection:
+    """A connection, after a while perhaps: raises AccessEnded if the permission has not lasted as long."""
+    ended: list[bool] = []
+    hold = lookout.access.hold(visit.label, visit.cookie, visit.access, lambda: ended.append(True))
+    try:
+        connection = await pool.acquire(visit.access.session_id, target, fresh=fresh)
+    finally:
+        lookout.access.let_go(hold)
+    if ended:
+        pool.release(connection)
+        raise AccessEnded
+    return connection
 
 
 def _settle(done: asyncio.Future[None]) -> None:

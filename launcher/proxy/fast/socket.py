@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.http11 import Request
@@ -109,6 +110,8 @@ class FastSocket(WebSocketsSansIOProtocol):
             else:
                 self.transport.write(head + data)
             return
+        if self._has_left():
+            raise ClientDisconnected
         await super().send(message)
         if self.close_sent:
             self.handshake_complete = True  # a plain answer completes it, too
@@ -129,9 +132,17 @@ class FastSocket(WebSocketsSansIOProtocol):
             and not self.conn.extensions
         )
 
+    def _has_left(self) -> bool:
+        """Whether the connection ends before the handshake was answered, so that it need not be: uvicorn would take it
+        for a mistake of the application until it hears of the loss, a turn of the loop later."""
+        if self.handshake_complete or not self.transport.is_closing():
+            return False
+        self.handshake_complete = True
+        return True
+
     def begin(self, head: bytes, end: BrowserEnd) -> bytes | None:
         """Answer the handshake and give the connection away. Returns what has come since; None if nobody is there."""
-        if self.disconnected or self.handshake_complete or self.transport.is_closing():
+        if self._has_left() or self.disconnected or self.handshake_complete:
             return None
         self.handshake_complete = True
         self.close_timer = self.loop.call_later(0, _nothing)  # so that the end of the application closes nothing
