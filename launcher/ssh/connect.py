@@ -20,6 +20,7 @@ import asyncssh
 from launcher.clusters import Cluster
 from launcher.ssh.credentials import Credential, PasswordClient, check_username
 from launcher.ssh.errors import HostKeyChanged, Interrupted, LoginRefused, SSHError, TimedOut, Unreachable
+from launcher.ssh.guarded import GuardedClient
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ _FIXED_OPTIONS: Mapping[str, object] = {
 }
 
 _NO_LOGIN: Mapping[str, object] = {
+    "client_factory": GuardedClient,
     "client_keys": None,
     "public_key_auth": False,
     "password_auth": False,
@@ -146,7 +148,7 @@ async def _connect_to(
     host, port = split_host(login_host)
     timeout_seconds = cluster.connect_timeout_seconds
     clients: list[asyncssh.SSHClient] = []
-    make_client = cast(Callable[[], asyncssh.SSHClient], options.get("client_factory", asyncssh.SSHClient))
+    make_client = cast(Callable[[], asyncssh.SSHClient], options.get("client_factory", GuardedClient))
 
     def client_factory() -> asyncssh.SSHClient:
         clients.append(client := make_client())
@@ -283,4 +285,4 @@ def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
         return os.strerror(error.errno)  # asyncio puts "Connect call failed" where the reason belongs
     text = error.reason if isinstance(error, asyncssh.Error) else str(error)
-    return " ".join(text.split())[:200]
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:1000]).split())[:200]

@@ -21,6 +21,7 @@ from asyncssh.auth import KbdIntPrompts, KbdIntResponse, PasswordChangeResponse
 from launcher.clusters import Cluster
 from launcher.ssh.ca import UserCA
 from launcher.ssh.errors import KeyRefused, LoginRefused, PasswordRefused, SSHError
+from launcher.ssh.guarded import GuardedClient
 from launcher.ssh.questions import Conversation, Question, Round, clean, wants_code, wants_new_password, wants_password
 from portal.words import marked as _
 
@@ -232,7 +233,7 @@ class OneTime:
         return password
 
 
-class PasswordClient(asyncssh.SSHClient):
+class PasswordClient(GuardedClient):
     """Answers a login host's first request for a password and forgets it."""
 
     def __init__(

@@ -27,10 +27,10 @@ from asyncssh.constants import (
     MSG_USERAUTH_LAST,
 )
 from asyncssh.encryption import GCMEncryption
-from asyncssh.misc import DisconnectError
 from asyncssh.packet import SSHPacketLogger
 
 from launcher.ssh.gcm import BLOCK_BYTES, LENGTH_BYTES, TAG_BYTES, KeyedGCM
+from launcher.ssh.guarded import STEPS_PER_TURN, GuardedConnection
 
 TESTED_VERSIONS = frozenset({"2.24.1"})
 """Of asyncssh. Another one is used as it is, without this module."""
@@ -50,7 +50,7 @@ _ALIVE = ("open", "eof_pending", "eof")
 Channel = SSHTCPChannel[bytes] | SSHUNIXChannel[bytes]
 
 
-class TunedConnection(SSHClientConnection):
+class TunedConnection(GuardedConnection):
     """A connection after ``tune``. Never made by itself.
 
     When the line is slower than those who write, channels take turns, so that a WebSocket's message waits behind a
@@ -69,7 +69,6 @@ class TunedConnection(SSHClientConnection):
     _is_burst = False  # the turn before had several packets
     _waiting: dict[Channel, None]  # channels that hold data the far side would take, in the order of their turns
     tuned_packets_sent = 0
-    tuned_packets_received = 0
 
     # Receiving
 
@@ -84,25 +83,21 @@ class TunedConnection(SSHClientConnection):
             self._keepalive_reset_at = now + _KEEPALIVE_RESET_SECONDS
             super()._reset_keepalive_timer()
 
-    def _recv_data(self) -> None:
-        self._reset_keepalive_timer()
-        try:
-            while self._inpbuf:
-                cipher = self._recv_encryption
-                if (
-                    type(cipher) is KeyedGCM
-                    and self._recv_handler == self._recv_pkthdr
-                    and self._decompressor is None
-                    and not self._take_data(cipher)
-                ):
-                    return
-                if not self._recv_handler():
-                    return
-        except DisconnectError as error:
-            self._send_disconnect(error.code, error.reason, error.lang)
-            self._force_close(error)
-        except Exception:
-            self.internal_error()
+    def _take_packets(self) -> None:
+        for _ in range(STEPS_PER_TURN):
+            if not self._inpbuf:
+                return
+            cipher = self._recv_encryption
+            if (
+                type(cipher) is KeyedGCM
+                and self._recv_handler == self._recv_pkthdr
+                and self._decompressor is None
+                and not self._take_data(cipher)
+            ):
+                return
+            if not self._recv_handler():
+                return
+        self._rest()
 
     def _take_data(self, cipher: KeyedGCM) -> bool:
         """Hand over the data packets at the beginning of what has come. True: what follows is asyncssh's to treat."""
@@ -308,7 +303,7 @@ class TunedConnection(SSHClientConnection):
         held.clear()
         self._held_bytes = 0
         self._held_until = time.monotonic() + _HOLD_SECONDS
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             with contextlib.suppress(ConnectionError):
                 self._write_line(cast(bytes, data))
             if self._is_congested and self._transport.get_write_buffer_size() > MOST_UNSENT_BYTES:
@@ -344,7 +339,9 @@ def tune(connection: asyncssh.SSHClientConnection) -> bool:
     The caller has asked ``fastpath_check`` before.
     """
     ciphers = (connection._send_encryption, connection._recv_encryption)
-    if type(connection) is not SSHClientConnection or any(type(cipher) is not GCMEncryption for cipher in ciphers):
+    if type(connection) not in (SSHClientConnection, GuardedConnection) or any(
+        type(cipher) is not GCMEncryption for cipher in ciphers
+    ):
         return False
     transport = connection._transport
     if transport is None or not connection._auth_complete:

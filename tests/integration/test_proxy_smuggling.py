@@ -1,4 +1,4 @@
-"""Requests hidden in requests, answers hidden in answers: over real sockets, in both lanes.
+"""Requests hidden in requests, answers hidden in answers: over real sockets and SSH channels, in both lanes.
 
 Each hostile request is followed by ``/last``, which closes the connection. What was hidden asks for ``/hidden``, and no
 server in a job may ever see that.
@@ -9,19 +9,22 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from tests.integration.proxy_peers import COOKIE, Portal, Raw, Request, Upstream, hello
+from tests.integration.proxy_peers import COOKIE, Portal, Raw, Request, Upstream, hello, way
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(params=["fast", "portable"])
-async def portal(request: pytest.FixtureRequest) -> AsyncIterator[Portal]:
-    """A session in one of the lanes."""
-    async with Upstream().running() as upstream, Portal(upstream, lane=request.param).running() as portal:
-        yield portal
+@pytest.fixture(params=["fast", "portable", "fast-ssh", "portable-ssh"])
+async def portal(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Portal]:
+    """A session in one of the lanes, reached straight or through SSH."""
+    lane, _, through = request.param.partition("-")
+    async with way(through or "tcp", tmp_path, lane=lane) as chosen, Upstream().running() as upstream:
+        async with chosen.portal(upstream).running() as portal:
+            yield portal
 
 
 @dataclass(frozen=True)

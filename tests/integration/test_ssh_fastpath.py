@@ -20,6 +20,7 @@ from launcher.clusters import Cluster
 from launcher.ssh import fastpath, fastpath_check
 from launcher.ssh.connect import connect
 from launcher.ssh.fastpath import KeyedGCM, TunedConnection, tune
+from launcher.ssh.guarded import GuardedConnection
 from launcher.ssh.pool import Pool
 from launcher.ssh.tunnel import open_tunnel
 from tests.integration.ssh_server import cluster_of, credential, login_host, make_ca, tcp_server
@@ -304,7 +305,7 @@ async def test_a_pool_takes_the_fast_way_after_the_trial(tmp_path: Path, caplog:
 
 
 async def test_a_pool_that_is_told_so_leaves_all_to_asyncssh(tmp_path: Path) -> None:
-    assert await kind_of_a_pools_connection(tmp_path, fast_path=False) is asyncssh.SSHClientConnection
+    assert await kind_of_a_pools_connection(tmp_path, fast_path=False) is GuardedConnection
 
 
 @pytest.mark.usefixtures("forgotten")

@@ -18,8 +18,9 @@ from typing import Any, cast
 import asyncssh
 import pytest
 
-from launcher.ssh import fastpath
+from launcher.ssh import fastpath, guarded
 from launcher.ssh.connect import connect
+from launcher.ssh.errors import Unreachable
 from launcher.ssh.fastpath import tune
 from launcher.ssh.tunnel import open_tunnel
 from launcher.ssh.windows import MOST_BYTES
@@ -208,10 +209,17 @@ async def test_a_window_beyond_all_bounds_is_only_a_number(tmp_path: Path) -> No
         assert not connection.is_closed()
 
 
-async def test_answers_pile_up_for_no_host_that_takes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+TUNED_OR_NOT = pytest.mark.parametrize("is_tuned", [True, False], ids=["tuned", "plain"])
+
+
+@TUNED_OR_NOT
+async def test_answers_pile_up_for_no_host_that_takes_none(
+    is_tuned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fastpath, "MOST_UNSENT_BYTES", MIB)
+    monkeypatch.setattr(guarded, "MOST_NOISE", 10**9)
     is_deaf = asyncio.Event()
-    async with hostile(tmp_path, is_tuned=True, is_deaf=is_deaf) as (connection, peer, protocol):
+    async with hostile(tmp_path, is_tuned=is_tuned, is_deaf=is_deaf) as (connection, peer, protocol):
         is_deaf.set()
         line = cast(Any, connection)._transport
         line.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -224,3 +232,155 @@ async def test_answers_pile_up_for_no_host_that_takes_none(tmp_path: Path, monke
                 most = max(most, line.get_write_buffer_size())
         await until(lambda: protocol.is_lost, what="the tunnel to hear of it")
         assert most < 2 * MIB
+
+
+NOISE: dict[str, tuple[int, bytes]] = {
+    "nothing": (2, string(b"")),
+    "remarks": (4, b"\0" + string(b"remark") + string(b"")),
+    "what was not understood": (3, bytes(4)),
+    "questions": (GLOBAL, string(b"question") + b"\1"),
+    "channels from there": (
+        90,
+        string(b"forwarded-tcpip") + struct.pack(">III", 5, MIB, 32768) + 2 * (string(b"there") + struct.pack(">I", 1)),
+    ),
+    "agents": (90, string(b"auth-agent@openssh.com") + struct.pack(">III", 5, MIB, 32768)),
+    "screens": (90, string(b"x11") + struct.pack(">III", 5, MIB, 32768) + string(b"there") + struct.pack(">I", 1)),
+}
+
+
+@TUNED_OR_NOT
+@pytest.mark.parametrize("what", NOISE)
+async def test_noise_and_nothing_else_ends_the_connection(
+    what: str, is_tuned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guarded, "MOST_NOISE", 500)
+    monkeypatch.setattr(guarded, "NOISE_SECONDS", 600.0)
+    kind, content = NOISE[what]
+    async with hostile(tmp_path, is_tuned=is_tuned) as (connection, peer, protocol):
+        async with asyncio.timeout(120):
+            while not connection.is_closed():
+                for _ in range(100):
+                    peer.send(kind, content)
+                await asyncio.sleep(0.01)
+        await until(lambda: protocol.is_lost, what="the tunnel to hear of it")
+        assert protocol.received == b"hello"
+
+
+@TUNED_OR_NOT
+async def test_noise_beside_data_ends_nothing(is_tuned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarded, "MOST_NOISE", 200)
+    monkeypatch.setattr(guarded, "NOISE_SECONDS", 600.0)
+    async with hostile(tmp_path, is_tuned=is_tuned) as (connection, peer, protocol):
+        for count in range(1, 2001):  # before each of them asyncssh's server sends a packet with nothing
+            peer.send(DATA, peer.channel, string(b"x"))
+            if not count % 100:
+                await until(lambda sent=count: len(protocol.received) == 5 + sent, what="the data")  # type: ignore[misc]  # mypy cannot infer it
+        assert not connection.is_closed()
+
+
+@TUNED_OR_NOT
+async def test_noise_leaves_everybody_else_a_turn(is_tuned: bool, tmp_path: Path) -> None:
+    async with hostile(tmp_path, is_tuned=is_tuned) as (connection, peer, _):
+        guard = cast(guarded.GuardedConnection, connection)
+        before = guard._noise
+        for _ in range(2000):
+            peer.send(2, string(b""))
+        steps = []
+        async with asyncio.timeout(60):
+            while (now := guard._noise) < before + 2000:
+                await asyncio.sleep(0)
+                steps.append(guard._noise - now)
+        assert max(steps) <= guarded.STEPS_PER_TURN
+        assert not connection.is_closed()
+
+
+def begin_a_key_exchange(peer: Peer) -> None:
+    """And never do one's part of it."""
+    server = cast(Any, peer.connection)
+
+    class Deaf:
+        def process_packet(self, *packet: object) -> bool:
+            return True
+
+        def log_received_packet(self, *packet: object) -> None:
+            pass
+
+    server._kexinit_sent = True
+    server._send_kexinit()
+    server._kex = Deaf()
+    usual = server.process_packet
+    server.process_packet = lambda kind, *packet: True if kind == KEXINIT else usual(kind, *packet)
+    server._kex_complete = True
+
+
+@TUNED_OR_NOT
+async def test_an_exchange_of_keys_without_end_ends_the_connection(
+    is_tuned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hostile(tmp_path, is_tuned=is_tuned) as (connection, peer, protocol):
+        monkeypatch.setattr(guarded, "LONGEST_KEY_EXCHANGE_SECONDS", 0.2)
+        begin_a_key_exchange(peer)
+        await until(connection.is_closed, what="the end of the connection")
+        await until(lambda: protocol.is_lost, what="the tunnel to hear of it")
+
+
+@TUNED_OR_NOT
+async def test_answers_pile_up_for_no_exchange_of_keys(
+    is_tuned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guarded, "MOST_NOISE", 10**9)
+    monkeypatch.setattr(guarded, "MOST_ANSWERS", 300)
+    async with hostile(tmp_path, is_tuned=is_tuned) as (connection, peer, protocol):
+        begin_a_key_exchange(peer)
+        async with asyncio.timeout(120):
+            while not connection.is_closed():
+                for _ in range(50):
+                    peer.send(GLOBAL, string(b"question"), b"\x01")
+                assert len(cast(Any, connection)._deferred_packets) <= 300
+                await asyncio.sleep(0.01)
+        await until(lambda: protocol.is_lost, what="the tunnel to hear of it")
+
+
+@TUNED_OR_NOT
+async def test_new_keys_again_and_again_end_the_connection(
+    is_tuned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hostile(tmp_path, is_tuned=is_tuned) as (connection, peer, protocol):
+        monkeypatch.setattr(guarded, "MOST_KEY_EXCHANGES", 20)
+        server, exchanges = cast(Any, peer.connection), 0
+        async with asyncio.timeout(120):
+            while not connection.is_closed():
+                if server._kex_complete and not server._kex:
+                    server._rekey_bytes_sent = server._rekey_bytes
+                    peer.send(DATA, peer.channel, string(b"x"))
+                    exchanges += 1
+                await asyncio.sleep(0.005)
+        await until(lambda: protocol.is_lost, what="the tunnel to hear of it")
+        assert exchanges >= 10  # the ones before were done, and what was sent between them arrived
+        assert len(protocol.received) > len(b"hello")
+
+
+NO_GREETINGS = {
+    "an empty packet": b"SSH-2.0-x\r\n" + bytes(64),
+    "a packet of padding": b"SSH-2.0-x\r\n" + struct.pack(">I", 12) + b"\x0b\x14" + bytes(10),
+    "more padding than packet": b"SSH-2.0-x\r\n" + struct.pack(">I", 12) + b"\xff" + bytes(60),
+    "half an offer": b"SSH-2.0-x\r\n" + struct.pack(">I", 12) + b"\x04\x14" + bytes(10),
+    "a name beyond ASCII": b"SSH-2.0-\xff\r\n",
+    "words that paint": b"SSH-2.0-x\r\n"
+    + struct.pack(">IBBI", 44, 4, 1, 2)
+    + string(b"\x1b[31m\r\nportal: all is well")
+    + bytes(9),
+}
+
+
+@pytest.mark.parametrize("what", NO_GREETINGS)
+async def test_a_host_that_greets_with_nonsense_counts_as_not_there(what: str, tmp_path: Path) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(NO_GREETINGS[what])
+        while await reader.read(1024):
+            pass
+
+    async with tcp_server(talk) as port:
+        with pytest.raises(Unreachable) as caught:
+            await connect(cluster_of(port), "alice", credential(make_ca(tmp_path)), reason="test")
+    assert caught.value.detail.isprintable()
