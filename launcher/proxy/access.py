@@ -91,6 +91,10 @@ class AccessCache:
         self._entries.move_to_end(key)
         return entry.access
 
+    def has_met(self, label: str, cookie_value: str) -> bool:
+        """Whether this was asked for lately, whatever the answer was and however old it is."""
+        return (label, cookie_value) in self._entries
+
     async def look_up(self, label: str, cookie_value: str) -> Access:
         """The answer, asked for once however many wait for it. Raises what the look-up raises."""
         if len(cookie_value) > MAX_COOKIE_LENGTH:

@@ -20,11 +20,12 @@ from launcher.proxy.access import AccessCache
 from launcher.proxy.access_types import Access, Verdict
 from launcher.proxy.cookies import cookie_value
 from launcher.proxy.denials import WRONG_HOST, Denials, Denied, cause_of
-from launcher.proxy.errors import AccessEnded, UpstreamBroken, UpstreamBusy, UpstreamError, UpstreamSilent
+from launcher.proxy.errors import AccessEnded, UpstreamError
 from launcher.proxy.fast import pump, tunnel
 from launcher.proxy.fast.direct import Direct
 from launcher.proxy.fast.lookout import Lookout
 from launcher.proxy.foreign import why_foreign
+from launcher.proxy.guesses import Guesses
 from launcher.proxy.headers import BadHead
 from launcher.proxy.limits import USUAL, Ceilings, InFlight
 from launcher.proxy.moments import Moments
@@ -82,6 +83,7 @@ class Proxy:
         self._lookout = Lookout(access, upstreams)
         self._redeem = redeem
         self._denials = Denials(denied)
+        self._guesses = Guesses()
         self._places = Places(site)
         self._readings = Readings()
         self._moments = Moments(http.Watch.outlast)
@@ -232,7 +234,7 @@ class Proxy:
             await self._say(visit, send, pages.NOT_FOUND)
         except UpstreamError as error:
             refusals.note(f"Session {visit.access.session_id}: {error.detail}")
-            await self._say(visit, send, _notice_for(error))
+            await self._say(visit, send, pages.notice_for(error))
         finally:
             if leave is not None:
                 leave()
@@ -258,11 +260,16 @@ class Proxy:
                 return await self._enter(visit)
             return self._page(visit, pages.NOT_FOUND)
         if access is None:
+            is_new = not self.access.has_met(visit.label, visit.cookie)
+            if is_new and self._guesses.refuses(visit.client):
+                return self._page(visit, pages.TOO_MANY)
             try:
                 access = await self.access.look_up(visit.label, visit.cookie)
             except Exception as error:
                 refusals.note(f"Access could not be looked up: {type(error).__name__}")
                 return self._page(visit, pages.UNSURE)
+            if is_new and access.verdict in (Verdict.SIGN_IN, Verdict.UNKNOWN):
+                self._guesses.count(visit.client)
         visit.access = access
         if cause:
             await self._denials.tell(visit, access, cause)
@@ -310,9 +317,12 @@ class Proxy:
         code = query.get("code", "")
         grant = None
         if _CODE.fullmatch(code):
+            if self._guesses.refuses(visit.client):
+                return self._page(visit, pages.TOO_MANY)
             try:
                 grant = await self._redeem(label=visit.label, code=code)
                 if grant is None:  # used, late, or another session's: worth knowing, whoever it was
+                    self._guesses.count(visit.client)
                     await self._denials.tell(visit, await self.access.look_up(visit.label, visit.cookie), "code")
             except Exception:
                 log.exception("A code could not be redeemed")
@@ -393,13 +403,3 @@ def _visit(scope: Scope, reading: Reading) -> Visit:
 
 def _nothing() -> None:
     """What a server without our extension can do about an answer that breaks off."""
-
-
-def _notice_for(error: UpstreamError) -> Notice:
-    if isinstance(error, UpstreamBusy):
-        return pages.BUSY
-    if isinstance(error, UpstreamSilent):
-        return pages.SILENT
-    if isinstance(error, UpstreamBroken):
-        return pages.BROKEN
-    return pages.UNREACHABLE

@@ -16,6 +16,8 @@ from html import escape
 from django.utils.translation import get_supported_language_variant, gettext, override
 from django.utils.translation.trans_real import parse_accept_lang_header
 
+from launcher.proxy.errors import UpstreamBroken, UpstreamBusy, UpstreamError, UpstreamSilent
+
 _STYLE = (
     ":root{color-scheme:light dark;--ink:#13242a;--muted:#4c5e64;--back:#f2f6f6;--card:#fff;--line:#d5dfe0;"
     "--accent:#0a6a70;--on:#fff}"
@@ -213,3 +215,14 @@ def _words(code: str) -> tuple[str, str]:
     return gettext("That request cannot pass"), gettext(
         "It is too long, or not what a browser would send. Nothing was carried out."
     )
+
+
+def notice_for(error: UpstreamError) -> Notice:
+    """What is said where the server in a job gave no answer."""
+    if isinstance(error, UpstreamBusy):
+        return BUSY
+    if isinstance(error, UpstreamSilent):
+        return SILENT
+    if isinstance(error, UpstreamBroken):
+        return BROKEN
+    return UNREACHABLE
