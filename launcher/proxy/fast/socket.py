@@ -14,7 +14,7 @@ from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import State
 
-from launcher.proxy.fast.tunnel import EXTENSION, BrowserEnd
+from launcher.proxy.fast.tunnel import END_SECONDS, EXTENSION, BrowserEnd
 from launcher.proxy.frames import BINARY, TEXT, server_head
 from launcher.proxy.websocket import LARGE_MESSAGES
 
@@ -38,6 +38,8 @@ class FastSocket(WebSocketsSansIOProtocol):
         self._early = b""
         self._most_bytes = self.conn.max_message_size
         self._unanswered: bytes | None = None  # the last ping of a browser that takes nothing
+        # So long may the browser take to answer our close frame. uvicorn's ten seconds are more than is promised.
+        self.close_timeout = END_SECONDS
 
     def handle_connect(self, event: Request) -> None:
         """Offer the tunnel, before the application's task has its first turn."""
