@@ -29,7 +29,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
-MOMENTS = 40
+MOMENTS = 20
 """Tries with a browser that leaves, or a server that stops, at some other moment each time."""
 
 
