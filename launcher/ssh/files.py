@@ -28,6 +28,10 @@ T = TypeVar("T")
 
 Kind = Literal["file", "folder", "missing", "other"]
 
+ENTRIES_AT_A_TIME = 5000
+"""Of a folder that is removed: a job may have left millions."""
+MOST_FOLDERS = 20_000
+"""In a tree that is removed."""
 _STEP_BYTES = 256 * 1024
 _CLOSE_SECONDS = 1.0
 _PERMISSIONS = 0o7777
@@ -299,18 +303,28 @@ class RemoteFiles:
         while waiting:  # a list instead of recursion: a hostile tree may be very deep
             folder = waiting.pop()
             emptied.append(folder)
-            entries = await self._ask(folder, self._client.readdir(folder))
-            for entry in entries:
-                name = _text(entry.filename)
-                if name in (".", ".."):
-                    continue
-                if stat.S_ISDIR(await self._mode(f"{folder}/{name}", follow=False) or 0):
-                    waiting.append(f"{folder}/{name}")
-                else:
-                    await self.remove(f"{folder}/{name}")
+            waiting += await self._empty(folder)
+            if len(emptied) + len(waiting) > MOST_FOLDERS:
+                raise failed("file.failed", path, f"holds more than {MOST_FOLDERS} folders")
         for folder in reversed(emptied):
             with missing_is_fine():
                 await self._ask(folder, self._client.rmdir(folder))
+
+    async def _empty(self, folder: str) -> set[str]:
+        """Remove all but folders from a folder, as many at a time as memory should hold. Returns the folders in it."""
+        folders: set[str] = set()
+        while True:
+            names = await self.names(folder, ENTRIES_AT_A_TIME)
+            for name in names:
+                child = f"{folder}/{name}"
+                if stat.S_ISDIR(await self._mode(child, follow=False) or 0):
+                    folders.add(child)
+                else:
+                    await self.remove(child)
+            if len(names) < ENTRIES_AT_A_TIME:
+                return folders
+            if len(folders) >= ENTRIES_AT_A_TIME:
+                raise failed("file.failed", folder, f"holds {len(folders)} folders and more")
 
     async def _mode(self, path: str, *, follow: bool) -> int | None:
         """Type and permission bits, or None where nothing is there (or a link leads nowhere)."""

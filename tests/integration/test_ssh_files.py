@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from launcher.ssh import files as ssh_files
 from launcher.ssh.channels import channels_of
 from launcher.ssh.connect import connect
 from launcher.ssh.errors import RemoteFileError, TimedOut, Unreachable
@@ -314,6 +315,35 @@ async def test_a_tree_is_removed_without_following_links(files: RemoteFiles, hom
     await files.remove_tree(str(tree), root=str(home / "sessions"))
     assert list((home / "sessions").iterdir()) == []
     assert (precious / "thesis").exists()
+
+
+async def test_a_folder_of_more_than_memory_should_hold_is_removed_piece_by_piece(
+    files: RemoteFiles, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh_files, "ENTRIES_AT_A_TIME", 10)
+    tree = home / "sessions" / "abc"
+    (tree / "folder").mkdir(parents=True)
+    for number in range(35):
+        (tree / f"file {number}").touch()
+    (tree / "folder" / "file").touch()
+    await files.remove_tree(str(tree), root=str(home / "sessions"))
+    assert list((home / "sessions").iterdir()) == []
+
+
+async def test_a_tree_of_folders_without_end_is_given_up(
+    files: RemoteFiles, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh_files, "ENTRIES_AT_A_TIME", 10)
+    monkeypatch.setattr(ssh_files, "MOST_FOLDERS", 20)
+    sessions = home / "sessions"
+    for number in range(10):
+        (sessions / "wide" / str(number)).mkdir(parents=True)
+    (sessions / "deep" / "/".join("abcdefghijklmnopqrstuvwxyz")).mkdir(parents=True)
+    for name in ("wide", "deep"):
+        with pytest.raises(RemoteFileError) as caught:
+            await files.remove_tree(str(sessions / name), root=str(sessions))
+        assert caught.value.code == "file.failed"
+        assert (sessions / name).exists()
 
 
 async def test_removing_a_missing_tree_is_fine(files: RemoteFiles, home: Path) -> None:
