@@ -21,6 +21,10 @@ from launcher.ssh.errors import TimedOut, Unreachable
 
 T = TypeVar("T")
 
+MOST_UNANSWERED = 250
+"""Tunnels of a connection that the host was asked for and has not said a word about, in time. Such a connection gets no
+further ones: each costs a few kilobytes until the host answers or the connection ends.
+"""
 MAX_SESSIONS = 8
 """Commands and SFTP sessions at one time over one connection: OpenSSH's default of 10, less two in
 reserve.
@@ -34,6 +38,7 @@ class Channels:
     tunnels: int = 0
     opening: int = 0  # tunnels that were asked for
     sessions: int = 0
+    unanswered: int = 0  # tunnels that nobody waits for any more, and which the host may still open
     lent: int = 0  # bytes; see ``windows``
     used_at: float = field(default_factory=time.monotonic)  # monotonic seconds
     turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_SESSIONS))

@@ -22,7 +22,7 @@ import asyncssh
 
 from launcher.clusters import Cluster
 from launcher.ssh import fastpath, fastpath_check
-from launcher.ssh.channels import channels_of
+from launcher.ssh.channels import MOST_UNANSWERED, channels_of
 from launcher.ssh.connect import connect
 from launcher.ssh.credentials import Credential
 from launcher.ssh.errors import HostKeyChanged, LoginRefused, NodeKeyUnknown, NodeRefused, SSHError, Unreachable
@@ -306,9 +306,10 @@ class Pool:
             raise Unreachable("the pool is closed")
 
     def _usable(self, place: _Place) -> asyncssh.SSHClientConnection | None:
-        """The living connection with the fewest channels, unless all are crowded."""
+        """The living connection with the fewest channels, unless all are crowded or left without answers."""
         place.connections[:] = [connection for connection in place.connections if not connection.is_closed()]
-        found = min(place.connections, key=lambda connection: channels_of(connection).open, default=None)
+        answering = [c for c in place.connections if channels_of(c).unanswered < MOST_UNANSWERED]
+        found = min(answering, key=lambda connection: channels_of(connection).open, default=None)
         if found is None or channels_of(found).open >= self._max_channels:
             return None
         channels_of(found).touch()

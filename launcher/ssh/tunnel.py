@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import asyncssh
 
 from launcher.ssh import windows
 from launcher.ssh.channels import Channels, channels_of, opened
-from launcher.ssh.errors import TunnelRefused, Unreachable
+from launcher.ssh.errors import TimedOut, TunnelRefused, Unreachable
 from launcher.ssh.fastpath import Channel, writer
 from launcher.ssh.inbox import Arrival, Closed, EndOfData, Inbox
+
+T = TypeVar("T")
 
 _PACKET_BYTES = 32 * 1024
 _HIGH_WATER_BYTES = 64 * 1024
@@ -56,7 +58,7 @@ async def open_tunnel(
     channels.opening += 1  # so that those who ask at the same moment do not all choose this connection
     try:
         await opened(
-            opening,
+            _answered(opening, session, channels),
             timeout_seconds=timeout_seconds,
             give_back=lambda pair: pair[0].abort(),
             what=f"a channel to {place}",
@@ -72,6 +74,10 @@ async def open_tunnel(
         ) from None
     except (asyncssh.Error, OSError) as error:
         raise Unreachable(str(error)) from None
+    except (TimedOut, asyncio.CancelledError):
+        session.abandoned = True
+        channels.unanswered += not session.is_answered
+        raise
     except BaseException:
         session.abandoned = True
         raise
@@ -79,6 +85,16 @@ async def open_tunnel(
         channels.opening -= 1
     transport = cast(TunnelTransport, session.transport)  # set before the opening is reported
     return transport, transport.protocol
+
+
+async def _answered(opening: Coroutine[Any, Any, T], session: _Session, channels: Channels) -> T:
+    """Open a channel, and note its late answer."""
+    try:
+        return await opening
+    finally:
+        session.is_answered = True
+        if session.abandoned:
+            channels.unanswered -= 1
 
 
 class TunnelTransport(asyncio.Transport):
@@ -237,6 +253,7 @@ class _Session(asyncssh.SSHTCPSession[bytes]):
         channels: Channels,
     ) -> None:
         self.transport: TunnelTransport | None = None
+        self.is_answered = False  # the request to open it
         self.abandoned = False  # whoever opened it has left: the protocol must hear of nothing
         self._loop = loop
         self._peer = peer

@@ -14,7 +14,7 @@ from launcher.schedulers.base import Command
 from launcher.ssh import pool as pools
 from launcher.ssh.ca import UserCA
 from launcher.ssh.channels import channels_of
-from launcher.ssh.errors import LoginRefused, Unreachable
+from launcher.ssh.errors import LoginRefused, TimedOut, Unreachable
 from launcher.ssh.hands import Hands
 from launcher.ssh.pool import Pool
 from launcher.ssh.tunnel import open_tunnel
@@ -64,6 +64,30 @@ async def test_a_broken_connection_is_replaced(pool: Pool, host: LoginHost) -> N
     second = await pool.connection(cluster, "alice")
     assert second is not first
     assert not second.is_closed()
+
+
+async def test_a_connection_whose_host_opens_nothing_gets_no_further_tunnels_until_it_answers(
+    host: LoginHost, ca: UserCA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "MOST_UNANSWERED", 5)
+    host.hold_forwarding = asyncio.Event()
+    pool, cluster = Pool(lambda cluster: credential(ca), max_connections_per_user=2), cluster_of(host)
+    try:
+        stalled = []
+        for _ in range(2):
+            connection = await pool.connection(cluster, "alice")
+            stalled.append(connection)
+            asked = [open_tunnel(connection, "127.0.0.1", 1, asyncio.Protocol, timeout_seconds=0.2) for _ in range(5)]
+            assert {type(said) for said in await asyncio.gather(*asked, return_exceptions=True)} == {TimedOut}
+        assert stalled[0] is not stalled[1]
+        with pytest.raises(Unreachable) as caught:
+            await pool.connection(cluster, "alice")
+        assert caught.value.code == "ssh.too_many_connections"
+        host.hold_forwarding.set()
+        await until(lambda: not any(channels_of(each).unanswered for each in stalled), "the late answers")
+        assert await pool.connection(cluster, "alice") in stalled
+    finally:
+        await pool.aclose()
 
 
 async def test_tunnels_asked_for_at_once_are_spread_over_connections(host: LoginHost, ca: UserCA) -> None:
