@@ -177,7 +177,9 @@ class GuardedConnection(SSHClientConnection):
     def send_packet(self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None) -> None:
         if pkttype in _ANSWERS or (pkttype == MSG_CHANNEL_WINDOW_ADJUST and not self._kex_complete):
             self._answers += 1
-            if self._answers > MOST_ANSWERS and self._transport is not None:
+            if self._answers > MOST_ANSWERS:
+                if self._transport is None:  # it has ended; this is the rest of the turn
+                    return
                 if not self._kex_complete or self._transport.get_write_buffer_size() > _LINE_IS_FREE_BYTES:
                     self.end("the host asks and does not take the answers")
                     return
