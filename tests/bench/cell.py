@@ -2,7 +2,7 @@
 
 Behind ours runs what Footbridge starts, the job script with its configuration of Jupyter. Behind ``ssh -N -L`` runs
 plain Jupyter, as the tutorials tell people to start it. ``python -m tests.bench.cell cell PORT HOST SECONDS PATH`` is
-the client, for a kernel's WebSocket at PATH.
+the client, for a kernel's WebSocket at PATH. It speaks to the kernel as JupyterLab does, with binary messages.
 """
 
 from __future__ import annotations
@@ -12,40 +12,84 @@ import http.client
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import accumulate, pairwise
 from pathlib import Path
 
-from websockets.sync.client import connect
-from websockets.typing import Origin
+import uvloop
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Origin, Subprotocol
 
 from tests.bench.client import COOKIE, SECRET, percentiles
 from tests.bench.peers import OTHER_CORE, PROXY_CORE, Peer, start
-from tests.integration.jupyter_job import BASE_URL, Job, Kernel
+from tests.integration.jupyter_job import BASE_URL, Job
 from tests.integration.ssh_server import free_port
 
 BOTH_CORES = f"{PROXY_CORE},{OTHER_CORE}"
 """Where Jupyter and its kernels run: on a cluster they would share none with the proxy or the browser."""
+BINARY_MESSAGES = Subprotocol("v1.kernel.websocket.jupyter.org")
 PLAIN, JOBS = "no proxy, plain Jupyter", "no proxy, Jupyter of a job"
 
 
-def execute(port: int, host: str, seconds: float, path: str) -> dict[str, float]:
+async def execute(port: int, host: str, seconds: float, path: str) -> dict[str, float]:
     """Execute a cell again and again; how long each took."""
     line = socket.create_connection(("127.0.0.1", port), timeout=10)
+    line.setblocking(False)
     fields = {"Cookie": f"footbridge={COOKIE}", "X-Footbridge-Secret": SECRET}  # ours replaces it
     address, origin = f"ws://{host}{path}", Origin(f"http://{host}")
-    with connect(address, sock=line, origin=origin, additional_headers=fields, compression=None) as there:
-        kernel = Kernel("", there)
-        for _ in range(3):
-            kernel.run("1")  # until it has started
+    async with connect(
+        address, sock=line, origin=origin, additional_headers=fields, compression=None, subprotocols=[BINARY_MESSAGES]
+    ) as there:
+        if there.subprotocol != BINARY_MESSAGES:
+            raise RuntimeError("Jupyter speaks the old form of messages")
+        for number in range(3):
+            await run(there, f"first-{number}", "1")  # until the kernel has started
         took, end = [], time.perf_counter() + seconds
         while (begin := time.perf_counter()) < end:
-            if kernel.run("print(6 * 7)") != "42":
+            if await run(there, f"cell-{len(took)}", "print(6 * 7)") != "42":
                 raise RuntimeError("a cell gave something else")
             took.append(time.perf_counter() - begin)
     return percentiles(took)
+
+
+async def run(there: ClientConnection, message_id: str, code: str) -> str:
+    """Execute ``code`` and wait until the kernel is idle again and has replied. Returns what was printed."""
+    header = {"msg_id": message_id, "msg_type": "execute_request", "session": "s", "username": "", "version": "5.3"}
+    header["date"] = "2025-01-01T00:00:00Z"
+    await there.send(packed("shell", header, {}, {}, {"code": code, "silent": False}))
+    printed, is_idle, has_reply = "", False, False
+    while not (is_idle and has_reply):
+        message = await there.recv()
+        assert isinstance(message, bytes)
+        _, head, parent, _, content = unpacked(message)
+        if json.loads(parent).get("msg_id") != message_id:
+            continue
+        match json.loads(head)["msg_type"]:
+            case "stream":
+                printed += json.loads(content)["text"]
+            case "status":
+                is_idle = is_idle or json.loads(content)["execution_state"] == "idle"
+            case "execute_reply":
+                has_reply = True
+    return printed.strip()
+
+
+def packed(channel: str, *parts: object) -> bytes:
+    """A kernel's message: how many offsets, where each part begins and the last ends, and the parts."""
+    pieces = [channel.encode(), *(json.dumps(part).encode() for part in parts)]
+    count = len(pieces) + 1
+    offsets = list(accumulate(map(len, pieces), initial=8 * (count + 1)))
+    return struct.pack(f"<{count + 1}Q", count, *offsets) + b"".join(pieces)
+
+
+def unpacked(message: bytes) -> tuple[bytes, ...]:
+    """Channel, header, parent's header, metadata and content; this program has no use for what may follow."""
+    offsets = struct.unpack_from("<6Q", message, 8)
+    return tuple(message[begin:end] for begin, end in pairwise(offsets))
 
 
 def _new_kernel(port: int, base_url: str) -> str:
@@ -95,7 +139,7 @@ def jupyter_of_a_job(folder: Path) -> Iterator[Peer]:
 
 def main(_: str, port: str, host: str, seconds: str, path: str) -> None:
     """Measure."""
-    sys.stdout.write(json.dumps(execute(int(port), host, float(seconds), path)))
+    sys.stdout.write(json.dumps(uvloop.run(execute(int(port), host, float(seconds), path))))
 
 
 if __name__ == "__main__":
