@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -46,18 +47,19 @@ async def execute(port: int, host: str, seconds: float, path: str) -> dict[str, 
     ) as there:
         if there.subprotocol != BINARY_MESSAGES:
             raise RuntimeError("Jupyter speaks the old form of messages")
-        for number in range(3):
-            await run(there, f"first-{number}", "1")  # until the kernel has started
+        for _ in range(3):
+            await run(there, "1")  # until the kernel has started
         took, end = [], time.perf_counter() + seconds
         while (begin := time.perf_counter()) < end:
-            if await run(there, f"cell-{len(took)}", "print(6 * 7)") != "42":
+            if await run(there, "print(6 * 7)") != "42":
                 raise RuntimeError("a cell gave something else")
             took.append(time.perf_counter() - begin)
     return percentiles(took)
 
 
-async def run(there: ClientConnection, message_id: str, code: str) -> str:
+async def run(there: ClientConnection, code: str) -> str:
     """Execute ``code`` and wait until the kernel is idle again and has replied. Returns what was printed."""
+    message_id = uuid.uuid4().hex  # a kernel takes the same message no second time
     header = {"msg_id": message_id, "msg_type": "execute_request", "session": "s", "username": "", "version": "5.3"}
     header["date"] = "2025-01-01T00:00:00Z"
     await there.send(packed("shell", header, {}, {}, {"code": code, "silent": False}))
