@@ -14,9 +14,9 @@ from typing import cast
 
 import uvloop
 
-from tests.bench import pour
-from tests.bench.origin import ECHO, FRAME, PROMPT_ECHO
-from tests.waiting import until
+from tests.bench import echo, pour
+from tests.bench.echo import ECHO, FRAME
+from tests.bench.origin import PROMPT_ECHO
 
 COOKIE = "alices-cookie"
 SECRET = "the-upstreams-secret-of-forty-three-characters"
@@ -167,42 +167,11 @@ async def drink(port: int, host: str, seconds: float, prefix: str) -> dict[str, 
     return {"MB/s": await asyncio.to_thread(pour.drink, ask, port, seconds)}
 
 
-class _Echoes(asyncio.Protocol):
-    """Sends a frame for each that comes back."""
-
-    def __init__(self, ask: bytes) -> None:
-        self.ask, self.count, self.partial, self.is_open = ask, 0, 0, False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
-        self.transport = transport
-        transport.write(self.ask)
-
-    def data_received(self, data: bytes) -> None:
-        if not self.is_open:
-            self.is_open = b"\r\n\r\n" in data
-            if self.is_open:
-                self.transport.write(FRAME)
-            return
-        count, self.partial = divmod(self.partial + len(data), len(ECHO))
-        self.count += count
-        if count:
-            self.transport.write(FRAME * count)
-
-
 async def messages(port: int, host: str, seconds: float, prefix: str) -> dict[str, float]:
     """200 WebSockets, each with a frame under way, echoes a second."""
     fields = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
     ask = head("GET", f"{prefix}/ws", host, *fields, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
-    loop = asyncio.get_running_loop()
-    peers = [(await loop.create_connection(lambda: _Echoes(ask), "127.0.0.1", port))[1] for _ in range(200)]
-    await until(lambda: all(peer.count for peer in peers), what="the first echoes")
-    before, begin = sum(peer.count for peer in peers), time.perf_counter()
-    await asyncio.sleep(seconds)
-    echoed = sum(peer.count for peer in peers) - before
-    if not echoed:
-        raise RuntimeError("no echo came back")
-    return {"msgs/s": echoed / (time.perf_counter() - begin)}
+    return {"msgs/s": await asyncio.to_thread(echo.rate, ask, port, 200, seconds)}
 
 
 WHAT = {"latency": latency, "apart": apart, "ws": round_trips, "down": down, "up": up, "beside": beside}

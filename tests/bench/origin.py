@@ -1,7 +1,7 @@
 """The server behind every proxy that is measured: HTTP answers that were made beforehand, and WebSocket echoes.
 
-It looks at no more of a request than it must, so that the proxies are what is measured. The client masks its frames
-with zeros and sends frames of one size, so that an echo is a slice. Run as ``python -m tests.bench.origin PORT``.
+It looks at no more of a request than it must, so that the proxies are what is measured. WebSockets go on in a process
+of their own, ``echo``, and so do some downloads, ``pour``. Run as ``python -m tests.bench.origin PORT``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,8 @@ from typing import cast
 
 import uvloop
 
-from tests.bench import pour
+from tests.bench import echo, pour
 
-FRAME = b"\x82\xa0" + bytes(4) + b"x" * 32
-"""What the client sends: a masked binary frame of 32 bytes whose mask is zero."""
-ECHO = b"\x82\x20" + b"x" * 32
 PIECE = bytes(256 * 1024)
 APART_SECONDS = 0.001
 """Between the head and the body at /apart: less than a millisecond is none to uvloop."""
@@ -45,8 +42,6 @@ class Origin(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.head = b""
-        self.is_websocket = False
-        self.partial = 0  # bytes of a frame that has begun
         self.body_left = 0
         self.can_write = asyncio.Event()
         self.can_write.set()
@@ -54,6 +49,8 @@ class Origin(asyncio.Protocol):
 
     pourer: socket.socket
     """The way to the process that pours (``pour``)."""
+    echoer: socket.socket
+    """The way to the process that echoes (``echo``)."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
@@ -70,11 +67,6 @@ class Origin(asyncio.Protocol):
             self.task.cancel()
 
     def data_received(self, data: bytes) -> None:
-        if self.is_websocket:
-            count, self.partial = divmod(self.partial + len(data), len(FRAME))
-            if count:
-                self.transport.write(ECHO * count)
-            return
         if self.body_left:
             self.body_left -= len(data)
             if self.body_left <= 0:
@@ -99,9 +91,7 @@ class Origin(asyncio.Protocol):
         elif target.startswith(b"/down/"):
             self.task = asyncio.get_running_loop().create_task(self.pour(int(target[6:])))
         elif target.startswith(b"/pour/"):
-            descriptor = self.transport.get_extra_info("socket").fileno()
-            socket.send_fds(self.pourer, [target[6:].ljust(pour.SIZE_BYTES)], [descriptor])
-            self.transport.abort()  # closes this process's own descriptor, which ends nothing
+            self.give(self.pourer, target[6:].ljust(pour.SIZE_BYTES))
         elif target == b"/up":
             found = LENGTH.search(head)
             self.body_left = int(found[1]) - len(self.head) if found else 0
@@ -109,13 +99,17 @@ class Origin(asyncio.Protocol):
             if self.body_left <= 0:
                 self.transport.write(DONE)
         elif target in (b"/ws", PROMPT_ECHO) and (key := KEY.search(head)):
-            self.is_websocket = True
-            pour.schedule(is_prompt=target == PROMPT_ECHO)
             digest = hashlib.sha1(key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11", usedforsecurity=False).digest()
             fields = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + base64.b64encode(digest)
-            self.transport.write(b"HTTP/1.1 101 Switching Protocols\r\n" + fields + b"\r\n\r\n")
+            how = echo.PROMPT if target == PROMPT_ECHO else echo.USUAL
+            self.give(self.echoer, how + b"HTTP/1.1 101 Switching Protocols\r\n" + fields + b"\r\n\r\n")
         else:
             self.transport.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+
+    def give(self, process: socket.socket, message: bytes) -> None:
+        """Another process goes on with this connection."""
+        socket.send_fds(process, [message], [self.transport.get_extra_info("socket").fileno()])
+        self.transport.abort()  # closes this process's own descriptor, which ends nothing
 
     async def pour(self, size: int) -> None:
         """A long body."""
@@ -133,5 +127,5 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    Origin.pourer = pour.start()
+    Origin.pourer, Origin.echoer = pour.start(), echo.start()
     uvloop.run(main(int(sys.argv[1])))

@@ -19,7 +19,8 @@ import pytest
 
 from tests.bench import peers
 from tests.bench.client import Streams, connect, head, websocket
-from tests.bench.origin import ECHO, FRAME, PIECE
+from tests.bench.echo import ECHO, FRAME
+from tests.bench.origin import PIECE
 from tests.integration.proxy_peers import LABEL
 from tests.integration.ssh_server import free_port
 from tests.integration.sshd import needs_sshd, running_sshd
