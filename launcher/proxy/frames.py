@@ -11,9 +11,9 @@ import struct
 from typing import NamedTuple
 
 try:
-    from websockets.speedups import apply_mask
+    from websockets.speedups import apply_mask as apply_mask
 except ImportError:  # a platform without the compiled part of websockets
-    from websockets.utils import apply_mask
+    from websockets.utils import apply_mask as apply_mask
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 

@@ -13,11 +13,15 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import State
+from websockets.streams import StreamReader
 
 from launcher.proxy.fast.tunnel import END_SECONDS, EXTENSION, BrowserEnd
-from launcher.proxy.frames import BINARY, TEXT, server_head
+from launcher.proxy.frames import BINARY, TEXT, apply_mask, server_head
 from launcher.proxy.websocket import LARGE_MESSAGES
 
+SMALL_HEAD_BYTES = 6
+SMALL_BYTES = 125
+"""Of a browser's frame whose length stands in its second byte: that one, the first, and the mask (RFC 6455, 5.2)."""
 EARLY_BYTES = 64 * 1024
 """What is held of frames that come before the handshake is answered."""
 MOST_WAITING = 16
@@ -28,6 +32,9 @@ PAGE_MESSAGE_BYTES = 64 * 1024
 """
 MOST_FRAGMENTS = 16 * 1024
 """Pieces of one message. Empty ones count in no limit of bytes, and each takes room."""
+
+_BETWEEN_FRAMES = StreamReader.at_eof.__code__
+"""Where the parser of websockets waits when it has had whole frames and nothing of another."""
 
 
 class FastSocket(WebSocketsSansIOProtocol):
@@ -81,12 +88,44 @@ class FastSocket(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Hold what comes before the answer."""
+        if self._is_plain and self._take_small(data):
+            return
         if not self.handshake_initiated or self.handshake_complete:
             super().data_received(data)
             return
         self._early += data
         if len(self._early) > EARLY_BYTES:
             self.transport.pause_reading()
+
+    def _take_small(self, data: bytes) -> bool:
+        """Take a short message that came alone and whole, past the parser, which goes on with the next frame.
+
+        Returns whether that was done; if not, nothing was.
+        """
+        size = len(data) - SMALL_HEAD_BYTES
+        if not 0 <= size <= SMALL_BYTES or data[1] != 0x80 | size or self.frames:
+            return False
+        parser: Any = self.conn.parser  # a generator, and what it waits in
+        while parser.gi_yieldfrom is not None:
+            parser = parser.gi_yieldfrom
+        if parser.gi_code is not _BETWEEN_FRAMES:
+            return False
+        message: Any = {"type": "websocket.receive"}
+        payload = apply_mask(data[SMALL_HEAD_BYTES:], data[2:SMALL_HEAD_BYTES])
+        if data[0] == 0x80 | BINARY:
+            message["bytes"] = payload
+        elif data[0] == 0x80 | TEXT:
+            try:
+                message["text"] = payload.decode()
+            except UnicodeDecodeError:
+                return False
+        else:
+            return False
+        self.queue.put_nowait(message)
+        if not self.read_paused and self.queue.qsize() >= MOST_WAITING:
+            self.read_paused = True
+            self.transport.pause_reading()
+        return True
 
     def send_receive_event_to_app(self) -> None:
         """As uvicorn's, which stops reading after every message: two system calls for each."""
