@@ -2,7 +2,8 @@
 
 Behind ours runs what Footbridge starts, the job script with its configuration of Jupyter. Behind ``ssh -N -L`` runs
 plain Jupyter, as the tutorials tell people to start it. ``python -m tests.bench.cell cell PORT HOST SECONDS PATH`` is
-the client, for a kernel's WebSocket at PATH. It speaks to the kernel as JupyterLab does, with binary messages.
+the client, for a kernel's WebSocket at PATH. It speaks to the kernel as JupyterLab does, with binary messages, and does
+little else, since it shares a core with what is measured.
 """
 
 from __future__ import annotations
@@ -21,63 +22,73 @@ from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from pathlib import Path
 
-import uvloop
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.typing import Origin, Subprotocol
-
-from tests.bench.client import COOKIE, SECRET, percentiles
+from launcher.proxy.frames import BINARY, FrameReader, frame
+from tests.bench.client import SECRET, head, percentiles
 from tests.bench.peers import OTHER_CORE, PROXY_CORE, Peer, start
 from tests.integration.jupyter_job import BASE_URL, Job
 from tests.integration.ssh_server import free_port
 
 BOTH_CORES = f"{PROXY_CORE},{OTHER_CORE}"
 """Where Jupyter and its kernels run: on a cluster they would share none with the proxy or the browser."""
-BINARY_MESSAGES = Subprotocol("v1.kernel.websocket.jupyter.org")
+BINARY_MESSAGES = "v1.kernel.websocket.jupyter.org"
 PLAIN, JOBS = "no proxy, plain Jupyter", "no proxy, Jupyter of a job"
 
 
-async def execute(port: int, host: str, seconds: float, path: str) -> dict[str, float]:
+def execute(port: int, host: str, seconds: float, path: str) -> dict[str, float]:
     """Execute a cell again and again; how long each took."""
-    line = socket.create_connection(("127.0.0.1", port), timeout=10)
-    line.setblocking(False)
-    fields = {"Cookie": f"footbridge={COOKIE}", "X-Footbridge-Secret": SECRET}  # ours replaces it
-    address, origin = f"ws://{host}{path}", Origin(f"http://{host}")
-    async with connect(
-        address, sock=line, origin=origin, additional_headers=fields, compression=None, subprotocols=[BINARY_MESSAGES]
-    ) as there:
-        if there.subprotocol != BINARY_MESSAGES:
-            raise RuntimeError("Jupyter speaks the old form of messages")
+    fields = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
+    secret = f"X-Footbridge-Secret: {SECRET}"  # ours replaces it
+    protocol = f"Sec-WebSocket-Protocol: {BINARY_MESSAGES}"
+    ask = head("GET", path, host, *fields, protocol, secret, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        line.sendall(ask)
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += line.recv(1)  # nothing of what comes behind it
+        if not answer.startswith(b"HTTP/1.1 101 ") or BINARY_MESSAGES.encode() not in answer:
+            raise RuntimeError(answer.decode("latin-1"))
+        messages = received(line)
         for _ in range(3):
-            await run(there, "1")  # until the kernel has started
+            run(line, messages, "1")  # until the kernel has started
         took, end = [], time.perf_counter() + seconds
         while (begin := time.perf_counter()) < end:
-            if await run(there, "print(6 * 7)") != "42":
+            if run(line, messages, "print(6 * 7)") != "42":
                 raise RuntimeError("a cell gave something else")
             took.append(time.perf_counter() - begin)
     return percentiles(took)
 
 
-async def run(there: ClientConnection, code: str) -> str:
+def received(line: socket.socket) -> Iterator[bytes]:
+    """The kernel's messages."""
+    reader = FrameReader(max_bytes=1 << 24)
+    while data := line.recv(64 * 1024):
+        for event in reader.feed(data):
+            if event.opcode == BINARY:
+                yield event.data
+
+
+def run(line: socket.socket, messages: Iterator[bytes], code: str) -> str:
     """Execute ``code`` and wait until the kernel is idle again and has replied. Returns what was printed."""
     message_id = uuid.uuid4().hex  # a kernel takes the same message no second time
     header = {"msg_id": message_id, "msg_type": "execute_request", "session": "s", "username": "", "version": "5.3"}
     header["date"] = "2025-01-01T00:00:00Z"
-    await there.send(packed("shell", header, {}, {}, {"code": code, "silent": False}))
+    line.sendall(frame(BINARY, packed("shell", header, {}, {}, {"code": code, "silent": False})))
     printed, is_idle, has_reply = "", False, False
-    while not (is_idle and has_reply):
-        message = await there.recv()
-        assert isinstance(message, bytes)
-        _, head, parent, _, content = unpacked(message)
+    for message in messages:
+        _, about, parent, _, content = unpacked(message)
         if json.loads(parent).get("msg_id") != message_id:
             continue
-        match json.loads(head)["msg_type"]:
+        match json.loads(about)["msg_type"]:
             case "stream":
                 printed += json.loads(content)["text"]
             case "status":
                 is_idle = is_idle or json.loads(content)["execution_state"] == "idle"
             case "execute_reply":
                 has_reply = True
-    return printed.strip()
+        if is_idle and has_reply:
+            return printed.strip()
+    raise RuntimeError("the WebSocket was closed")
 
 
 def packed(channel: str, *parts: object) -> bytes:
@@ -141,7 +152,7 @@ def jupyter_of_a_job(folder: Path) -> Iterator[Peer]:
 
 def main(_: str, port: str, host: str, seconds: str, path: str) -> None:
     """Measure."""
-    sys.stdout.write(json.dumps(uvloop.run(execute(int(port), host, float(seconds), path))))
+    sys.stdout.write(json.dumps(execute(int(port), host, float(seconds), path)))
 
 
 if __name__ == "__main__":
