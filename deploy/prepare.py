@@ -15,7 +15,7 @@ from pathlib import Path
 from launcher.demo.clusters_file import clusters_text
 from launcher.democluster import hostkey
 from launcher.democluster.settings import DemoSettings
-from launcher.keys import USER_CA, make_keys, make_secret
+from launcher.keys import USER_CA, make_all_keys, make_secret
 
 KEYS, DATABASE_KEYS, VALKEY_KEYS = Path("/keys"), Path("/database-keys"), Path("/valkey-keys")
 CONFIG, CLUSTER = Path("/config"), Path("/cluster")
@@ -36,7 +36,7 @@ def _password(path: Path) -> str:
 
 def main() -> None:
     """Make what is missing."""
-    made = make_keys(KEYS)
+    made = make_all_keys(KEYS)
     secret_key = (KEYS / "secret.key").read_text().strip()
     make_secret(KEYS / "PORTAL_SECRET_KEY", lambda: secret_key)
     database_password = _password(DATABASE_KEYS / "password")

@@ -1,7 +1,7 @@
-"""``python -m launcher.keys FOLDER``: makes the keys a new portal needs, each only if it is missing.
+"""``python -m launcher.keys FOLDER``: makes the files with keys that a new portal needs, each only if it is missing.
 
 Needs no settings, since it makes what they name. An existing key is never replaced: sessions, secrets and login hosts
-depend on it.
+depend on it. The secret key is a setting and not a file: only the demo and the containers keep one in their folder.
 """
 
 from __future__ import annotations
@@ -23,20 +23,19 @@ USER_CA = "ssh_user_ca"
 
 
 def make_keys(folder: Path) -> list[str]:
-    """Make what is missing, for this account only. Returns the names of the files made. Raises OSError, CAError."""
+    """Make the files that are missing, for this account only. Returns their names. Raises OSError, CAError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made = [
-        name
-        for name, make in (
-            (SECRET_KEY, lambda: secrets.token_urlsafe(48)),
-            (ENCRYPTION_KEY, lambda: Fernet.generate_key().decode()),
-        )
-        if make_secret(folder / name, make)
-    ]
+    made = [ENCRYPTION_KEY] if make_secret(folder / ENCRYPTION_KEY, lambda: Fernet.generate_key().decode()) else []
     if not (folder / USER_CA).exists():
         create_user_ca(folder / USER_CA)
         made.append(USER_CA)
     return made
+
+
+def make_all_keys(folder: Path) -> list[str]:
+    """The same, and a file with the secret key, for who has no settings file to write it into."""
+    made = make_keys(folder)
+    return [SECRET_KEY, *made] if make_secret(folder / SECRET_KEY, lambda: secrets.token_urlsafe(48)) else made
 
 
 def make_secret(path: Path, make: Callable[[], str]) -> bool:

@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr, ValidationError
 
-from launcher.keys import ENCRYPTION_KEY, SECRET_KEY, USER_CA, make_keys
+from launcher.keys import ENCRYPTION_KEY, SECRET_KEY, USER_CA, make_all_keys
 from launcher.ssh.ca import CAError
 from portal.conf import Conf
 
@@ -87,7 +87,7 @@ class DemoFolder:
         try:
             for folder in (self.root, self.logs, self.cluster, self.valkey_socket.parent):
                 _private_folder(folder)
-            make_keys(self.root)
+            make_all_keys(self.root)
         except (OSError, CAError) as error:
             raise DemoError(str(error)) from error
 

@@ -42,8 +42,8 @@ for name do
 done
 """
 _JUPYTER = r"""
-command -v jupyter-lab >/dev/null || command -v jupyter >/dev/null || exit 1
-for python in "$(dirname "$(command -v jupyter-lab || command -v jupyter)")/python" python3 python; do
+found=$(command -v jupyter-lab || command -v jupyter) || exit 1
+for python in "$(dirname "$found")/python" "$(dirname "$(readlink -f "$found")")/python" python3 python; do
   for name in jupyter_server notebook; do
     "$python" -c "import $name; print('footbridge:$name', $name.__version__)" 2>/dev/null && exit 0
   done

@@ -15,7 +15,7 @@ from portal.conf import Conf
 
 def test_a_new_portals_keys_are_private_and_of_the_right_kind(tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    assert keys.make_keys(folder) == ["secret.key", "encryption.key", "ssh_user_ca"]
+    assert keys.make_all_keys(folder) == ["secret.key", "encryption.key", "ssh_user_ca"]
     for name in ("secret.key", "encryption.key", "ssh_user_ca"):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -24,10 +24,18 @@ def test_a_new_portals_keys_are_private_and_of_the_right_kind(tmp_path: Path) ->
     assert Conf(secret_key=(folder / "secret.key").read_text().strip(), data_folder=folder)  # type: ignore[arg-type]  # text, as the environment gives it
 
 
+def test_the_command_makes_no_secret_key_since_that_is_a_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["keys", str(tmp_path)])
+    assert keys.main() == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["encryption.key", "ssh_user_ca", "ssh_user_ca.pub"]
+
+
 def test_keys_that_exist_are_kept(tmp_path: Path) -> None:
-    keys.make_keys(tmp_path)
+    keys.make_all_keys(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert keys.make_keys(tmp_path) == []
+    assert keys.make_all_keys(tmp_path) == []
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
