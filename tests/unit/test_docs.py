@@ -22,6 +22,12 @@ EVENTS = sorted(name for name, event in REGISTRY.items() if event.__module__ == 
 PAGES = sorted(path for pattern in ("*.md", "docs/**/*.md") for path in PROJECT.glob(pattern))
 
 
+def anchors(page: Path) -> set[str]:
+    """What links to parts of a page may name: its headings, as code hosts spell them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.fixture(scope="module", params=GUIDES)
 def guide(request: pytest.FixtureRequest) -> str:
     """The administrator's guide in one language."""
@@ -75,11 +81,13 @@ def test_every_audit_event_is_in_the_guide(guide: str) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    links = re.findall(r"(?<!!)\[[^\]]*\]\((?!https?:|#)([^)#]+)", text)
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    links = re.findall(r"(?<!!)\[[^\]]*\]\((?!https?:)([^)#]*)(?:#([^)]+))?", text)
+    assert [link for link, _part in links if not (page.parent / link).exists()] == []
+    parts = [(page.parent / link if link else page, part) for link, part in links if part]
+    assert [(target.name, part) for target, part in parts if part not in anchors(target)] == []
 
 
-@pytest.mark.parametrize("name", ["user-guide.md", "admin-guide.md"])
+@pytest.mark.parametrize("name", ["user-guide.md", "admin-guide.md", "install.md", "operations.md"])
 def test_both_languages_have_the_same_parts(name: str) -> None:
     def parts(language: str) -> list[int]:
         text = (PROJECT / "docs" / language / name).read_text(encoding="utf-8")
