@@ -108,9 +108,9 @@ def nginx(folder: Path, *, tls_port: int, plain_port: int, portal_port: int) -> 
         ("    listen [::]:80;\n", ""),
         ("listen 443 ssl", f"listen 127.0.0.1:{tls_port} ssl"),
         ("    listen [::]:443 ssl http2;\n", ""),
-        ("server 127.0.0.1:8000;", f"server 127.0.0.1:{portal_port};"),
+        ("server 127.0.0.1:8000 max_fails=0;", f"server 127.0.0.1:{portal_port} max_fails=0;"),
     ):
-        assert shipped.count(there) == 1 or there.startswith("/etc"), there
+        assert there in shipped
         shipped = shipped.replace(there, here)
     (folder / "shipped.conf").write_text(shipped)
     user = "user root;" if os.geteuid() == 0 else ""  # the folder is this test's alone
