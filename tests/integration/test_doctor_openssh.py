@@ -147,6 +147,15 @@ def test_nothing_is_wrong_with_a_healthy_login_host(host: Host) -> None:
     assert outcomes(findings)["cluster.forwarding"] == "ok"
 
 
+def test_a_jupyter_that_is_a_link_is_found_with_its_own_python(host: Host) -> None:
+    away = host.home / "venv"
+    away.mkdir(mode=0o755)
+    for name in ("jupyter-lab", "python"):
+        (host.home / "bin" / name).rename(away / name)
+    (host.home / "bin" / "jupyter-lab").symlink_to(away / "jupyter-lab")
+    assert outcomes(host.look())["cluster.jupyter"] == "ok"
+
+
 def test_forwarding_that_is_switched_off_is_named_with_the_line_for_sshd(user_ca: Path, valkey: None) -> None:
     with running(user_ca, "AllowTcpForwarding no") as host:
         found = only_trouble(host.look())
