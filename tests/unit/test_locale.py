@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import polib
@@ -96,3 +96,12 @@ def test_numbers_take_the_right_form(language: str, words: list[str]) -> None:
     with translation.override(language):
         forms = [translation.ngettext("%(count)d core", "%(count)d cores", n) % {"count": n} for n in (1, 4)]
     assert forms == words
+
+
+def test_no_chinese_sentence_stands_for_two_english_ones() -> None:
+    # What gettext guesses from a similar text reads well, and says something else.
+    stands_for: dict[str, list[str]] = defaultdict(list)
+    for entry in catalog("zh_Hans"):
+        if SENTENCE_END.search(entry.msgid):
+            stands_for[texts(entry)[0]].append(entry.msgid)
+    assert {text: several for text, several in stands_for.items() if len(several) > 1} == {}
