@@ -12,7 +12,7 @@ from launcher.models import InteractiveSession
 from launcher.schedulers.base import JobState, Queue
 from launcher.schedulers.comments import explain, is_hopeless
 from launcher.schedulers.values import size_mib
-from launcher.wording import Blank, duration_text, memory_text
+from launcher.wording import Blank, duration_text, memory_text, rounded_memory_text
 
 
 def scheduler_label(name: str) -> str:
@@ -149,7 +149,7 @@ def memory_advice(peaks: Sequence[int]) -> str:
     """What the last runs used at most; empty without any."""
     if not peaks:
         return ""
-    values = {"count": len(peaks), "amount": f"{max(peaks) / 1024:.1f} GB"}
+    values = {"count": len(peaks), "amount": rounded_memory_text(max(peaks))}
     return (
         ngettext(
             "Your last %(count)d run peaked at %(amount)s.",

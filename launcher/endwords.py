@@ -24,10 +24,9 @@ def end_cure(session: InteractiveSession) -> str:
 
 def _end(session: InteractiveSession) -> tuple[str, str]:
     sentences = end_sentences()
-    found = sentences.get(session.end_code) or sentences.get(f"ended.{session.end_reason}")
-    if found is None:
-        found = sentences["ended.failed"]
     params: dict[str, object] = dict(session.end_params)
+    codes = (f"{session.end_code}.{params.get('signal')}", session.end_code, f"ended.{session.end_reason}")
+    found = next((sentences[code] for code in codes if code in sentences), sentences["ended.failed"])
     subject = params.get("subject") or params.get("module") or params.get("path") or ""
     values = Blank({"by": session.stop_requested_by, "exit_status": session.exit_status, **params, "subject": subject})
     return found[0] % values, found[1] % values
@@ -86,6 +85,10 @@ def end_sentences() -> dict[str, tuple[str, str]]:
             _("Launch again with fewer cores or for a shorter time."),
         ),
         "ended.killed": (_("It was killed on the computer it ran on (signal %(signal)s)."), see_log),
+        "ended.killed.9": (
+            _("It was killed on the computer it ran on (signal %(signal)s)."),
+            _("Often its memory was not enough: launch again with more. The end of its log may say more."),
+        ),
         "ended.files_missing": (
             _("The computer it ran on cannot read your home folder."),
             _("Tell the administrators: the session's folder was not readable there."),

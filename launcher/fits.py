@@ -47,7 +47,7 @@ def _against_queue(queue: Queue | None, choices: LaunchChoices) -> Iterable[Mist
         yield Mistake("memory", "memory.too_much", {"max": queue.max_memory_mib})
     if queue.max_gpus is not None and choices.gpus > queue.max_gpus:
         code = "gpus.too_many" if queue.max_gpus else "gpus.none"
-        yield Mistake("gpus", code, {"max": queue.max_gpus})
+        yield Mistake("gpus", code, {"max": queue.max_gpus, "queue": queue.name})
     longest = queue.max_walltime_seconds
     if longest and choices.walltime_seconds > longest:
         yield Mistake("hours", "hours.over_queue_limit", {"max": f"{longest / 3600:.4g}", "queue": queue.name})

@@ -36,6 +36,7 @@ class LaunchForm(forms.Form):
             **default_choices(app, cluster, most_hours=self.most_hours),
             **_values_of_last_time(app, user, again, most_hours=self.most_hours),
         }
+        self.blames_queue = False  # something is wrong only in the queue that is chosen
         super().__init__(data, initial=self.defaults)
         for field in app.fields:
             self._add(field)
@@ -57,6 +58,7 @@ class LaunchForm(forms.Form):
     def refuse(self, refused: LaunchRefused) -> None:
         """Show why a launch was refused, each sentence at its field."""
         self._errors = None
+        self.blames_queue = any("queue" in params for _field, _code, params in refused.fields)
         self.full_clean()
         self.add_error(None, refusalwords.refusal_sentence(refused.code, refused.params))
         for name, code, params in refused.fields:
@@ -97,6 +99,7 @@ class LaunchForm(forms.Form):
                 if bounds.max_gpus == 0 and all(queue.max_gpus == 0 for queue in self.cluster.queues):
                     return
                 field = _number(bounds.min_gpus, max(queue.max_gpus for queue in self.cluster.queues), 1)
+                hint = wording.joined(_where_gpus_are(self.cluster.queues), hint)
             case "hours":
                 field = _number(bounds.min_hours, max(map(self._most_hours_in, self.cluster.queues)), "any")
             case "memory":
@@ -154,6 +157,14 @@ def _values_of_last_time(app: App, user: User, again: str, *, most_hours: float 
         "folder": choices.folder,
         "title": choices.title,
     }
+
+
+def _where_gpus_are(queues: tuple[QueueLimits, ...]) -> str:
+    """Which queues have GPUs, where not all do."""
+    names = [queue.label or queue.name for queue in queues if queue.max_gpus]
+    if len(names) == len(queues):
+        return ""
+    return _("Queues that have some: %(queues)s.") % {"queues": ", ".join(names)}
 
 
 def _queue_label(label: str, max_hours: float) -> str:

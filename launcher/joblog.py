@@ -20,6 +20,7 @@ from dataclasses import dataclass
 _STEP = re.compile(r"^footbridge: step=([a-z_]{1,32}) at=(\d{1,11})\r?$", re.MULTILINE | re.ASCII)
 _FAILED = re.compile(r"^footbridge: failed=([a-z_]{1,32}) subject=([^\n]{0,1024}?)\r?$", re.MULTILINE)
 _ENDED = re.compile(r"^footbridge: ended=idle\r?$", re.MULTILINE)
+_MARKER = re.compile(r"^footbridge: (?:step|failed|ended)=[^\n]*(?:\n|\Z)", re.MULTILINE)
 
 
 class ExitCode(enum.IntEnum):
@@ -77,3 +78,8 @@ def failure(log: str) -> Failure | None:
 def stopped_when_idle(log: str) -> bool:
     """Whether the server says that it shut itself down because nobody used it."""
     return _ENDED.search(log) is not None
+
+
+def without_markers(text: str) -> str:
+    """The log as its owner reads it: what the marker lines say stands beside it, in words."""
+    return _MARKER.sub("", text)

@@ -71,7 +71,7 @@ def _extend_text(to_seconds: int | None, session: InteractiveSession, code: str,
     if to_seconds is None:
         return why
     added = wording.duration_text(to_seconds - (session.walltime_seconds or 0))
-    does = _("The session goes on for %(added)s longer; nothing in it is interrupted.") % {"added": added}
+    does = _("The session can run %(added)s longer; nothing in it is interrupted.") % {"added": added}
     return wording.joined(does, why)
 
 

@@ -35,7 +35,7 @@ def mistake_sentence(code: str, params: Mapping[str, object]) -> str:
         "hours.too_few": _("At least %(min)s hours are needed."),
         "gpus.too_many": _("At most %(max)s GPUs are possible here."),
         "gpus.too_few": _("This cannot be less than %(min)s."),
-        "gpus.none": _("This queue has no GPUs."),
+        "gpus.none": _("The queue %(queue)s has no GPUs. Choose one that has some."),
         "queue.takes_no_jobs": _("This queue takes no new sessions at the moment. Choose another one, or try later."),
         "cores.no_computer": _("No computer of the cluster has more than %(max)s cores."),
         "memory.no_computer": _("No computer of the cluster has more than %(max)s of memory."),

@@ -9,6 +9,7 @@ from django.utils.translation import get_language, ngettext
 from django.utils.translation import gettext as _
 
 from launcher.catalog import LaunchChoices
+from launcher.clusters import Cluster
 from launcher.models import InteractiveSession
 from launcher.states import SessionState
 
@@ -44,6 +45,11 @@ def memory_text(mib: int) -> str:
     return f"{mib / 1024:.10g} GB" if mib >= 1024 and mib % 128 == 0 else f"{mib} MB"
 
 
+def rounded_memory_text(mib: int) -> str:
+    """``15.7 GB`` or ``512 MB``, rounded for reading."""
+    return f"{mib / 1024:.1f} GB".replace(".0 GB", " GB") if mib >= 1024 else f"{mib} MB"
+
+
 def duration_text(seconds: int) -> str:
     """``2 hours``, ``1 h 30 min`` or ``45 minutes``."""
     hours, minutes = divmod(max(0, seconds) // 60, 60)
@@ -63,9 +69,10 @@ def environment_text(choices: LaunchChoices) -> str:
     return _("Site default")
 
 
-def settings_rows(session: InteractiveSession) -> list[tuple[str, str]]:
-    """What was asked for, as rows of a table."""
+def settings_rows(session: InteractiveSession, cluster: Cluster | None) -> list[tuple[str, str]]:
+    """What was asked for, as rows of a table; the queue by the name that the form has for it."""
     choices = LaunchChoices.from_dict(session.choices)
+    queue = cluster.queue(choices.queue) if cluster else None
     rows = [
         (_("Environment"), environment_text(choices)),
         (_("Cores"), str(choices.cores)),
@@ -75,7 +82,7 @@ def settings_rows(session: InteractiveSession) -> list[tuple[str, str]]:
     if choices.gpus:
         rows.append((_("GPUs"), str(choices.gpus)))
     rows += [
-        (_("Queue"), choices.queue or _("The cluster's default")),
+        (_("Queue"), (queue.label if queue else "") or choices.queue or _("The cluster's default")),
         (_("Working folder"), choices.folder or _("Your home folder")),
     ]
     return rows

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from launcher.noticewords import NoticeText
-from launcher.wording import joined
+from launcher.wording import joined, rounded_memory_text
 
 register = template.Library()
 
@@ -92,9 +92,7 @@ def duration(seconds: float | None) -> str:
 @register.filter
 def memory(mib: int) -> str:
     """``15.7 GB`` or ``512 MB`` from MiB, rounded for reading; a dash for none."""
-    if not mib:
-        return "–"
-    return f"{mib / 1024:.1f} GB".replace(".0 GB", " GB") if mib >= 1024 else f"{mib} MB"
+    return rounded_memory_text(mib) if mib else "–"
 
 
 @register.filter
@@ -135,6 +133,8 @@ def _limits(widget: forms.Widget) -> str:
     low, high = widget.attrs.get("min"), widget.attrs.get("max")
     if not isinstance(widget, forms.NumberInput) or low is None or high is None:
         return ""
+    if 0 < float(low) < 1:  # "from 0.05 hours" helps nobody
+        return _("At most %(high)s.") % {"high": high}
     return _("From %(low)s to %(high)s.") % {"low": low, "high": high}
 
 

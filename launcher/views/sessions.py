@@ -12,9 +12,10 @@ from django.utils.translation import get_language
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from launcher import credential_state, grants, live_log, selectors, services, wording
+from launcher import credential_state, grants, joblog, live_log, selectors, services, wording
 from launcher.cards import card_of, timeline_of
 from launcher.models import InteractiveSession
+from launcher.parts import clusters
 from portal.accounts import reauthentication
 from portal.accounts.models import User
 from portal.accounts.requests import signed_in_user
@@ -74,12 +75,13 @@ def _session_context(request: HttpRequest, session_id: str) -> dict[str, object]
     session = session_or_404(request, session_id)
     user = signed_in_user(request)
     card = card_of(session, user)
+    log = live_log.log_of(session) if selectors.may_open(user, session) else session.log_tail
     return {
         "card": card,
         "is_others": not selectors.may_open(user, session),
         "timeline": timeline_of(session),
-        "log": live_log.log_of(session) if selectors.may_open(user, session) else session.log_tail,
-        "settings": wording.settings_rows(session),
+        "log": joblog.without_markers(log),
+        "settings": wording.settings_rows(session, clusters().get(session.cluster)),
         "details": card.details,
         "job_id": session.job_id,
         "unconnected": credential_state.to_connect_for(session) if selectors.owns(user, session) else [],

@@ -160,8 +160,8 @@ window.addEventListener("pagehide", (event) => {
 if (htmx) {
   for (const part of parts()) {
     askedAt.set(part.id, Date.now());
-    followLog(part);
   }
+  followLog(document);
   showInTab();
   listen();
   setInterval(tick, 1000);

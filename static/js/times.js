@@ -4,6 +4,7 @@
 const root = document.documentElement;
 const language = root.lang || undefined;
 const timeZone = root.dataset.timeZone || undefined;
+const isChinese = language?.startsWith("zh");
 const day = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeZone });
 const clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone });
 const seconds = new Intl.DateTimeFormat(language, {
@@ -17,14 +18,15 @@ function moments(within) {
     if (Number.isNaN(at.getTime())) continue;
     const today = day.format(at) === day.format(new Date());
     const hours = element.dataset.moment === "precise" ? seconds.format(at) : clock.format(at);
-    const words = today ? hours : `${day.format(at)}, ${hours}`;
+    const words = today ? hours : `${day.format(at)}${isChinese ? " " : ", "}${hours}`;
     if (element.textContent !== words) element.textContent = words;
     element.title = full.format(at);
   }
 }
 
 function unit(amount, name) {
-  return new Intl.NumberFormat(language, { style: "unit", unit: name, unitDisplay: "short" }).format(amount);
+  const text = new Intl.NumberFormat(language, { style: "unit", unit: name, unitDisplay: "short" }).format(amount);
+  return isChinese ? text.replace(/(\d)(?=\p{Script=Han})/u, "$1 ") : text; // as the server writes it
 }
 
 function words(left) {

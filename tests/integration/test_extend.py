@@ -269,7 +269,7 @@ def test_the_page_offers_it_and_says_what_came_of_it(
     cluster: RunningCluster, as_alice: Client, running: InteractiveSession
 ) -> None:
     page = as_alice.get(f"/sessions/{running.id}/").content.decode()
-    assert "The session goes on for 1 hour longer" in page
+    assert "The session can run 1 hour longer" in page
     pressed = as_alice.post(f"/sessions/{running.id}/extend/", {"walltime_seconds": "3600"}, follow=True)
     assert "The session has more time now." in pressed.content.decode()
     assert granted(cluster, running) == 2 * HOUR

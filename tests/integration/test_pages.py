@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from django.test import Client
 from django.urls import reverse
 
+from launcher import parts
 from launcher.flows.launch import launch
 from launcher.models import AccessGrant, InteractiveSession
 from launcher.states import SessionState
 from launcher.tasks import tick
 from portal.accounts.models import User
 from portal.audit.models import AuditEvent
-from tests.conftest import RunningCluster
+from tests.conftest import FOLDER, RunningCluster
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.integration]
 
@@ -104,6 +107,28 @@ def test_a_second_launch_shows_the_session_that_exists(session: InteractiveSessi
     assert "You already have a session" in text
     assert reverse("launcher:session", args=[session.pk]) in text
     assert InteractiveSession.objects.count() == 1
+
+
+def test_a_refused_launch_says_the_limit_once(session: InteractiveSession, as_alice: Client) -> None:
+    page = as_alice.post("/launch/jupyter/", RAW).content.decode()
+    assert page.count("may have one at a time") == 1
+
+
+def test_a_gpu_in_a_queue_without_shows_the_queues_and_which_has_some(
+    demo_cluster: RunningCluster, as_alice: Client
+) -> None:
+    gpus = '\n[[clusters.demo.queues]]\nname = "gpuq"\nlabel = "GPU"\nmax_gpus = 2\n'
+    (FOLDER / "clusters.toml").write_text(demo_cluster.toml() + gpus, encoding="utf-8")
+    parts.forget()
+    page = as_alice.post("/launch/jupyter/", RAW | {"gpus": "1"}).content.decode()
+    assert "The queue Work has no GPUs." in page
+    assert "Queues that have some: GPU." in page
+    assert '<details class="panel fold" open>' in page
+
+
+def test_a_session_names_its_queue_as_the_form_does(session: InteractiveSession, as_alice: Client) -> None:
+    page = as_alice.get(f"/sessions/{session.pk}/").content.decode()
+    assert re.search(r"<dd>\s*Work\s*</dd>", page)
 
 
 def test_an_app_that_does_not_exist_is_404(demo_cluster: RunningCluster, as_alice: Client) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 
-from launcher.joblog import ExitCode, Failure, Step, failure, steps, stopped_when_idle
+import pytest
+
+from launcher.joblog import ExitCode, Failure, Step, failure, steps, stopped_when_idle, without_markers
 
 LOG = """This is node01.
 footbridge: step=environment at=1763870000
@@ -45,3 +47,11 @@ def test_an_idle_stop_is_seen() -> None:
 
 def test_exit_codes_stay_clear_of_shells_and_signals() -> None:
     assert all(64 < code < 126 for code in ExitCode)
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_people_read_the_log_without_its_marker_lines(end: str) -> None:
+    ending = f"footbridge: failed=module_missing subject=a b/1\nfootbridge: ended=idle{end}"
+    assert without_markers(LOG + "footbridge: of my own\n" + ending) == (
+        "This is node01.\nLoading things\nfootbridge: of my own\n"
+    )

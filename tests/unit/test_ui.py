@@ -110,3 +110,10 @@ def test_a_number_says_its_limits_where_screen_readers_find_them() -> None:
     html = shown(Example(), "cores")
     assert 'aria-describedby="id_cores_helptext"' in html
     assert 'id="id_cores_helptext">From 1 to 8.</div>' in html
+
+
+def test_a_number_that_may_be_a_fraction_of_one_says_only_the_most() -> None:
+    class Short(forms.Form):
+        hours = forms.FloatField(min_value=0.05, max_value=8)
+
+    assert 'id="id_hours_helptext">At most 8' in shown(Short(), "hours")

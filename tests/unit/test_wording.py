@@ -146,3 +146,9 @@ def test_a_sentence_with_a_missing_parameter_still_reads() -> None:
 def test_percent_signs_in_hostile_parameters_stay_text() -> None:
     sentence = endwords.end_sentence(ended("ended.module_missing", end_params={"subject": "%(by)s %d"}))
     assert "%(by)s %d" in sentence
+
+
+@pytest.mark.parametrize(("signal", "is_likely"), [(9, True), (15, False)])
+def test_a_kill_without_warning_points_at_memory(signal: int, is_likely: bool) -> None:
+    cure = endwords.end_cure(ended("ended.killed", end_params={"signal": signal}))
+    assert ("memory" in cure) is is_likely
