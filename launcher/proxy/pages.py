@@ -106,7 +106,7 @@ def as_page(notice: Notice, *, language: str, link: str) -> Page:
     """
     with override(language):
         title, text = _words(notice.code)
-        label = gettext("About this session") if notice.to_session else gettext("To the portal")
+        label = _label(notice)
     refresh = f'<meta http-equiv="refresh" content="{notice.reload_seconds}">' if notice.reload_seconds else ""
     body = (
         f'<!doctype html><html lang="{escape(language)}"><head><meta charset="utf-8">'
@@ -145,6 +145,15 @@ def _complete(notice: Notice, headers: list[tuple[bytes, bytes]], body: bytes) -
         headers.append((b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
     headers.append((b"content-length", b"%d" % len(body)))
     return Page(notice.status, headers, body)
+
+
+def _label(notice: Notice) -> str:
+    """What the link leads to, in the language that is active."""
+    if notice is NOT_READY:
+        return gettext("See progress")
+    if notice is ENDED_PAGE:
+        return gettext("See why it ended")
+    return gettext("About this session") if notice.to_session else gettext("To the portal")
 
 
 def _plain(notice: Notice) -> str:

@@ -34,8 +34,15 @@ function askBeforeStop(control) {
   dialog.querySelector("form").action = control.dataset.stop;
   dialog.querySelector("[data-stop-name]").textContent = control.dataset.stopName;
   for (const menu of openMenus()) menu.open = false;
+  dialog.addEventListener("close", () => focusAgain(control.dataset.stop), { once: true });
   dialog.showModal();
   return true;
+}
+
+// What was pressed may be folded away again, or another one by now: the page goes on under the dialog.
+function focusAgain(address) {
+  const control = document.querySelector(`[data-stop="${address}"]`);
+  (control?.closest("details.menu")?.querySelector("summary") ?? control)?.focus();
 }
 
 // On a phone the page one is on may be beyond the edge of the navigation.
