@@ -41,7 +41,8 @@ class LaunchForm(forms.Form):
         for field in app.fields:
             self._add(field)
         # What was sent is waited for: then only what is known already.
-        for name, sentence in advice_for(app, cluster, user, self.defaults, may_ask=not self.is_bound).items():
+        known = {name: value for name, value in self.defaults.items() if name in self.fields}
+        for name, sentence in advice_for(app, cluster, user, known, may_ask=not self.is_bound).items():
             shown = self.fields.get(name)
             if isinstance(shown, _Unchecked):
                 shown.advice = sentence
@@ -84,6 +85,9 @@ class LaunchForm(forms.Form):
                 extra["environment_path"] = _text(_("Path of the environment"), placeholder="~/envs/my-project")
             case "image":
                 images = self._images()
+                last = self.defaults.get("image")
+                if last and last not in images:  # typed then, and typed again now: the list would fall to its first
+                    self.defaults |= {"image": "path", "image_path": last}
                 field = _choice([*((path, path.rsplit("/", 1)[-1]) for path in images), ("path", _("Type a path…"))])
                 extra["image_path"] = _text(_("Path of the image"), placeholder="/home/…/my-image.sif")
             case "queue":

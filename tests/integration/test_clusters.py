@@ -229,6 +229,14 @@ def test_the_form_says_what_is_free_now(demo_cluster: RunningCluster, as_alice: 
     assert "8 cores are free now: likely to start at once." in text_of(as_alice, "/launch/jupyter/")
 
 
+def test_the_form_says_so_to_who_has_launched_before_too(
+    demo_cluster: RunningCluster, alice: User, as_alice: Client
+) -> None:
+    launch(user=alice, app_id="jupyter", raw=RAW, address="")
+    learn()
+    assert "cores are free now: likely to start at once." in text_of(as_alice, "/launch/jupyter/")
+
+
 def test_the_form_comes_without_advice_where_the_cluster_does_not_answer(
     demo_cluster: RunningCluster, as_alice: Client
 ) -> None:

@@ -131,6 +131,18 @@ def test_a_session_names_its_queue_as_the_form_does(session: InteractiveSession,
     assert re.search(r"<dd>\s*Work\s*</dd>", page)
 
 
+def test_an_image_that_was_typed_last_time_is_filled_in_again(
+    demo_cluster: RunningCluster, alice: User, as_alice: Client
+) -> None:
+    library = demo_cluster.demo.image_folder
+    own = demo_cluster.demo.settings.home("alice") / "my.sif"
+    own.write_bytes(next(library.glob("*.sif")).read_bytes())
+    launch(user=alice, app_id="jupyter-container", raw={**RAW, "image": "path", "image_path": str(own)}, address="")
+    page = as_alice.get("/launch/jupyter-container/").content.decode()
+    assert '<option value="path" selected>' in page
+    assert f'value="{own}"' in page
+
+
 def test_an_app_that_does_not_exist_is_404(demo_cluster: RunningCluster, as_alice: Client) -> None:
     assert as_alice.get("/launch/nothing/").status_code == 404
     assert as_alice.post("/launch/nothing/", RAW).status_code == 404
