@@ -40,7 +40,9 @@ async def _notebook(page: Page) -> None:
     lab = await opened.value
     await lab.locator(".jp-LauncherCard[data-category='Notebook']").first.click()
     await lab.get_by_role("button", name=re.compile("ipykernel.* Idle")).wait_for()
-    await lab.get_by_role("button", name="No", exact=True).click()
+    no_news = lab.get_by_role("button", name="No", exact=True)
+    await no_news.click()
+    await no_news.wait_for(state="detached")  # it slides away, and would be in the picture
     cell = lab.locator(".jp-Notebook .jp-CodeCell .cm-content").first
     await cell.click()
     await cell.press_sequentially("6*7")
