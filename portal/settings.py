@@ -157,6 +157,11 @@ DEFAULT_FROM_EMAIL = CONF.mail_from
 STATIC_URL = "static/"
 STATIC_ROOT = PROJECT / "staticfiles"
 STATICFILES_DIRS = [PROJECT / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    # Beside each file its compressed copy: pages come a few times sooner over a slow line.
+    "staticfiles": {"BACKEND": "servestatic.storage.CompressedStaticFilesStorage"},
+}
 SERVESTATIC_USE_FINDERS = CONF.demo
 SERVESTATIC_AUTOREFRESH = False
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
