@@ -25,6 +25,7 @@ async def test_escape_from_the_question_gives_the_keyboard_back_to_the_menu_it_c
     page = await person("alice")
     session_id = await launch(page)
     await page.goto("/")
+    await expect(page.get_by_role("button", name="Connect")).to_be_visible()
     menu = page.locator(f"#menu-{session_id} > summary")
     await menu.click()
     await page.locator(f"#menu-{session_id} .menu-item-stop").click()
