@@ -8,17 +8,18 @@ the proxy's to refuse, so that Django is not asked (and writes no error) for eac
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Literal, Protocol
 
-import structlog
 from django.http.request import split_domain_port, validate_host
 
 from launcher import live_sockets, revocation
 from launcher.proxy import pages as words
 from portal.drain import Drain
+from portal.sparselog import SparseLog
 
-log = structlog.get_logger(__name__)
+interruptions = SparseLog(logging.getLogger(__name__), level=logging.WARNING)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -133,7 +134,7 @@ class Front:
                     if not news.session_id:
                         live_sockets.drop(user_id=news.user_id)
             except Exception as error:
-                log.warning("access_news_interrupted", error=str(error))
+                interruptions.note(f"News of access is interrupted: {error}")
                 self._proxy.drop()  # news may have been missed; ``listen`` begins with news of everybody
                 await asyncio.sleep(1)
 
