@@ -2,11 +2,12 @@
 
 Runs once before everything else, as the portal's account, and changes nothing that is there. Each volume holds what
 one kind of container may know: ``/keys`` the portal, ``/database-keys`` PostgreSQL, ``/valkey-keys`` Valkey, and
-``/config`` everybody.
+``/config`` everybody. Without the demo (``PORTAL_DEMO=false``) ``/config`` is the administrator's and stays as it is.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import sys
@@ -34,8 +35,8 @@ def _password(path: Path) -> str:
     return path.read_text().strip()
 
 
-def main() -> None:
-    """Make what is missing."""
+def make_secrets() -> list[str]:
+    """Make the keys and passwords that are missing. Returns the names of the keys made."""
     made = make_all_keys(KEYS)
     secret_key = (KEYS / "secret.key").read_text().strip()
     make_secret(KEYS / "PORTAL_SECRET_KEY", lambda: secret_key)
@@ -45,13 +46,24 @@ def main() -> None:
     valkey_password = _password(VALKEY_KEYS / "password")
     make_secret(VALKEY_KEYS / "valkey.conf", lambda: VALKEY.format(password=valkey_password))
     make_secret(KEYS / "PORTAL_VALKEY_URL", lambda: f"redis://:{valkey_password}@valkey:6379/0")
+    return made
 
+
+def lead_to_demo_cluster() -> None:
+    """Give the demo cluster its host key and the portal's authority, and write the clusters file that leads there."""
     settings = DemoSettings(root=CLUSTER, port=CLUSTER_PORT)
     (CLUSTER / "etc").mkdir(exist_ok=True)
     host_key = hostkey.public_line(hostkey.host_key(CLUSTER))
     text = clusters_text(settings, host="cluster", port=CLUSTER_PORT, host_key=host_key)
     (CONFIG / "clusters.toml").write_text(text, encoding="utf-8")
     shutil.copyfile(KEYS / f"{USER_CA}.pub", CONFIG / f"{USER_CA}.pub")
+
+
+def main() -> None:
+    """Make what is missing."""
+    made = make_secrets()
+    if os.environ.get("PORTAL_DEMO", "").lower() in ("1", "true", "yes", "on"):
+        lead_to_demo_cluster()
     sys.stdout.write(f"Ready; made {', '.join(made) or 'nothing new'}.\n")
 
 

@@ -17,7 +17,13 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 from portal.ldap_conf import LdapConf
 from portal.mailserver import MailServer, is_sender, parse_mail_server
@@ -43,6 +49,12 @@ def _private(path: Path) -> bool:
     return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
+def _secrets_folder() -> Path | None:
+    """The folder with settings as files, where the settings name one that there is."""
+    name = os.environ.get("PORTAL_SECRETS_FOLDER") or dotenv_values(PROJECT / ".env").get("PORTAL_SECRETS_FOLDER")
+    return Path(name) if name and Path(name).is_dir() else None
+
+
 class Conf(LdapConf, OpenIdConf, PamConf):
     """What an administrator can set. Each attribute is read from ``PORTAL_`` plus its name in capitals."""
 
@@ -54,6 +66,10 @@ class Conf(LdapConf, OpenIdConf, PamConf):
         hide_input_in_errors=True,  # what is wrong may be a password
     )
 
+    secrets_folder: Path | None = None
+    """A folder with settings as files: what is in ``PORTAL_SECRET_KEY`` there is that setting, and so on. For containers
+    and service managers that hand secrets over as files, so that they stand in no environment. The environment and
+    ``.env`` win."""
     secret_key: SecretStr
     """Signs cookies. At least 32 characters, random."""
     secret_key_fallbacks: Secrets = ()
@@ -200,10 +216,17 @@ class Conf(LdapConf, OpenIdConf, PamConf):
     def _split_paths(cls, value: object) -> object:
         return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
 
-    @field_validator("ssh_ca_key_file", "hours_per_session", mode="before")
+    @field_validator("secrets_folder", "ssh_ca_key_file", "hours_per_session", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return value or None
+
+    @field_validator("secrets_folder")
+    @classmethod
+    def _is_folder(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir():
+            raise ValueError(f"there is no folder {value}")
+        return value
 
     @field_validator("secret_key")
     @classmethod
@@ -246,6 +269,19 @@ class Conf(LdapConf, OpenIdConf, PamConf):
     @classmethod
     def _plain_domain(cls, value: str) -> str:
         return value.lower().strip(".")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Settings from files last, of the folder that they name."""
+        files = SecretsSettingsSource(settings_cls, secrets_dir=_secrets_folder())
+        return init_settings, env_settings, dotenv_settings, files
 
     @model_validator(mode="after")
     def _safe(self) -> Self:
@@ -312,11 +348,12 @@ def conf() -> Conf:
 def unknown_settings() -> dict[str, str]:
     """Names like PORTAL_SECERT_KEY that are set and mean nothing, each with the setting it is nearest to, or nothing.
 
-    Raises OSError when there is a ``.env`` that cannot be read.
+    Raises OSError when there is a ``.env``, or a folder of secrets, that cannot be read.
     """
     prefix = str(Conf.model_config["env_prefix"])
     known = [f"{prefix}{name}".upper() for name in Conf.model_fields]
-    names = {name.upper() for name in (*os.environ, *dotenv_values(PROJECT / ".env"))}
+    files = [path.name for path in folder.iterdir()] if (folder := _secrets_folder()) else []
+    names = {name.upper() for name in (*os.environ, *dotenv_values(PROJECT / ".env"), *files)}
     return {
         name: next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), "")
         for name in sorted(names.difference(known))
