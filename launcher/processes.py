@@ -17,6 +17,8 @@ WEB_OPTIONS = (
     # the portal decides itself whose X-Forwarded-For it believes (PORTAL_TRUSTED_PROXIES)
     *("--no-access-log", "--no-server-header", "--no-proxy-headers"),
 )
+# quiet: without the banner, which would be no JSON in a log of JSON
+CELERY = (sys.executable, "-m", "celery", "--quiet", "--app", "portal")
 WORKER_OPTIONS = (
     # threads share one pool of SSH connections; processes would have one each
     *("--pool", "threads", "--concurrency", "8", "--loglevel", "INFO"),
@@ -32,10 +34,10 @@ def web_command(*, host: str, port: int) -> list[str]:
 
 def worker_command() -> list[str]:
     """One worker: submits, polls, cancels. Any number of them may run."""
-    return [sys.executable, "-m", "celery", "--app", "portal", "worker", *WORKER_OPTIONS]
+    return [*CELERY, "worker", *WORKER_OPTIONS]
 
 
 def beat_command(*, schedule: Path) -> list[str]:
     """Celery's beat, which makes the workers look at the clusters. One of them; ``schedule`` is its own file."""
     options = ["--loglevel", "INFO", "--schedule", str(schedule), "--pidfile="]
-    return [sys.executable, "-m", "celery", "--app", "portal", "beat", *options]
+    return [*CELERY, "beat", *options]
