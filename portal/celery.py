@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from celery import Celery
+from celery.signals import after_task_publish, beat_init
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
@@ -41,3 +43,15 @@ app.conf.update(
     },
 )
 app.autodiscover_tasks(["launcher", "portal.audit"])
+
+SENT_FILE = "beat-sent"
+"""In beat's data folder: touched whenever beat has put something into the queue, by which its health is told."""
+
+
+@beat_init.connect
+def _tell_of_health(**_kwargs: Any) -> None:
+    after_task_publish.connect(_note_sent)
+
+
+def _note_sent(**_kwargs: Any) -> None:
+    (conf().data_folder / SENT_FILE).touch(mode=0o600)

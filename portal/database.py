@@ -31,8 +31,9 @@ def database_settings(url: str) -> dict[str, Any]:
             "PASSWORD": unquote(parts.password or ""),
             "HOST": unquote(parts.hostname or ""),
             "PORT": str(parts.port or ""),
-            "CONN_MAX_AGE": 60,
-            "CONN_HEALTH_CHECKS": True,
+            # under ASGI each request has a thread of its own: a connection kept for a next one would be found by none,
+            # and stay open until the server takes no more
+            "CONN_MAX_AGE": 0,
             "OPTIONS": dict(parse_qsl(parts.query)),
         }
     raise ValueError(f"PORTAL_DATABASE_URL: {parts.scheme or 'nothing'} is not supported; use sqlite or postgresql")
