@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from portal.accounts.ways import PASSWORD_WAYS, REDIRECTING_WAYS
-from portal.conf import WAYS_TO_SIGN_IN, Conf
+from portal.conf import WAYS_TO_SIGN_IN, Conf, unknown_settings
 
 SECRET = "k3jf9w8efjw9e8fjwe98fjw9e8fjw9e8fjwe9"
 
@@ -80,3 +80,30 @@ def test_every_way_that_may_be_named_has_a_class() -> None:
 def test_a_claim_without_a_value_is_refused() -> None:
     with pytest.raises(ValidationError, match="name=value"):
         settings(administrator_claims="hpc-admin")
+
+
+def test_a_setting_may_be_a_file_of_the_folder_of_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "PORTAL_SECRET_KEY").write_text(f"{SECRET}\n")
+    monkeypatch.delenv("PORTAL_SECRET_KEY", raising=False)
+    monkeypatch.setenv("PORTAL_SECRETS_FOLDER", str(tmp_path))
+    assert Conf(_env_file=None).secret_key.get_secret_value() == SECRET  # type: ignore[call-arg]  # as in conf()
+
+
+def test_the_environment_counts_before_a_file_of_the_folder_of_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "PORTAL_SITE_NAME").write_text("from the file")
+    monkeypatch.setenv("PORTAL_SECRETS_FOLDER", str(tmp_path))
+    monkeypatch.setenv("PORTAL_SITE_NAME", "from the environment")
+    assert settings().site_name == "from the environment"
+
+
+def test_a_folder_of_secrets_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="there is no folder"):
+        settings(secrets_folder=tmp_path / "gone")
+
+
+def test_a_misspelt_file_in_the_folder_of_secrets_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "PORTAL_SECERT_KEY").write_text(SECRET)
+    monkeypatch.setenv("PORTAL_SECRETS_FOLDER", str(tmp_path))
+    assert unknown_settings()["PORTAL_SECERT_KEY"] == "PORTAL_SECRET_KEY"

@@ -19,6 +19,10 @@ def test_postgresql_parts_are_unquoted() -> None:
     assert entry["OPTIONS"] == {"sslmode": "require"}
 
 
+def test_no_connection_to_postgresql_outlives_its_request() -> None:
+    assert database_settings("postgresql://db/portal")["CONN_MAX_AGE"] == 0
+
+
 def test_another_database_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="mysql"):
         database_settings("mysql://localhost/x")
