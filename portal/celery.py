@@ -48,10 +48,12 @@ SENT_FILE = "beat-sent"
 """In beat's data folder: touched whenever beat has put something into the queue, by which its health is told."""
 
 
-@beat_init.connect
 def _tell_of_health(**_kwargs: Any) -> None:
     after_task_publish.connect(_note_sent)
 
 
 def _note_sent(**_kwargs: Any) -> None:
     (conf().data_folder / SENT_FILE).touch(mode=0o600)
+
+
+beat_init.connect(_tell_of_health)

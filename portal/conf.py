@@ -67,9 +67,9 @@ class Conf(LdapConf, OpenIdConf, PamConf):
     )
 
     secrets_folder: Path | None = None
-    """A folder with settings as files: what is in ``PORTAL_SECRET_KEY`` there is that setting, and so on. For containers
-    and service managers that hand secrets over as files, so that they stand in no environment. The environment and
-    ``.env`` win."""
+    """A folder with settings as files: what is in ``PORTAL_SECRET_KEY`` there is that setting, and so on. For
+    containers and service managers that hand secrets over as files, so that they stand in no environment. The
+    environment and ``.env`` win."""
     secret_key: SecretStr
     """Signs cookies. At least 32 characters, random."""
     secret_key_fallbacks: Secrets = ()

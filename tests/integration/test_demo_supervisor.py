@@ -146,6 +146,13 @@ def test_a_running_demo_passes_its_check_refuses_a_second_start_and_replaces_a_d
     wait_for(lambda: demo.workers() - {worker}, what="another worker")
 
 
+def test_beat_leaves_a_file_that_tells_when_it_last_sent(demo: Demo) -> None:
+    demo.wait_until_ready()
+    sign = demo.folder.root / "beat-sent"
+    first = wait_for(lambda: sign.exists() and sign.stat().st_mtime_ns, what="the file")
+    wait_for(lambda: sign.stat().st_mtime_ns > first, what="its next touch")
+
+
 def test_a_taken_port_is_named_with_its_holder_and_the_cure_and_nothing_is_started() -> None:
     with tempfile.TemporaryDirectory(prefix="fbd-") as root, socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

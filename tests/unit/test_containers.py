@@ -1,4 +1,4 @@
-"""The compose files keep what they promise: order, health checks, locked-down containers, secrets nowhere but in files."""
+"""The compose files keep what they promise: order, health checks, closed containers, secrets in files only."""
 
 from __future__ import annotations
 

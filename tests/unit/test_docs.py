@@ -87,7 +87,7 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     assert [(target.name, part) for target, part in parts if part not in anchors(target)] == []
 
 
-@pytest.mark.parametrize("name", ["user-guide.md", "admin-guide.md", "install.md", "operations.md"])
+@pytest.mark.parametrize("name", ["user-guide.md", "admin-guide.md", "install.md", "operations.md", "containers.md"])
 def test_both_languages_have_the_same_parts(name: str) -> None:
     def parts(language: str) -> list[int]:
         text = (PROJECT / "docs" / language / name).read_text(encoding="utf-8")
