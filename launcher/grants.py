@@ -1,13 +1,15 @@
 """The way from the portal into a session's own address: a one-time code, then a cookie that stands for a grant.
 
-The code lives in the shared cache for 30 seconds, is bound to the person and the session, and is taken out by the one
-request that uses it. The cookie's value is random; the database keeps its SHA-256 only.
+The code lives in the shared cache for 30 seconds, is bound to the person, the session and the browser that began the
+entry (by the digest of its nonce, see ``launcher.proxy.entrance``), and is taken out by the one request that uses it.
+The cookie's value is random; the database keeps its SHA-256 only.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import hmac
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -45,10 +47,20 @@ def _signed_out_key(web_session_digest: str) -> str:
     return f"signed-out:{web_session_digest}"
 
 
-def create_entry_code(*, session: InteractiveSession, user: User, web_session_key: str, address: str) -> str:
-    """A one-time code for ``session``'s own address. The caller has checked that ``user`` may open it."""
+def create_entry_code(
+    *, session: InteractiveSession, user: User, web_session_key: str, entry: str, address: str
+) -> str:
+    """A one-time code for ``session``'s own address and the browser whose nonce has the digest ``entry``.
+
+    The caller has checked that ``user`` may open the session.
+    """
     code = ids.secret()
-    value = {"session": session.pk, "user": user.pk, "web_session": sealing.digest(web_session_key)}
+    value = {
+        "session": session.pk,
+        "user": user.pk,
+        "web_session": sealing.digest(web_session_key),
+        "entry": entry,
+    }
     cache.set(_key(code), value, CODE_SECONDS)
     is_owner = selectors.owns(user, session)
     with transaction.atomic():
@@ -61,10 +73,13 @@ def create_entry_code(*, session: InteractiveSession, user: User, web_session_ke
     return code
 
 
-def redeem_entry_code(*, label: str, code: str) -> GrantIssued | None:
-    """The grant for a code that is fresh, unused and meant for the session at this address; else ``None``."""
+def redeem_entry_code(*, label: str, code: str, nonce: str) -> GrantIssued | None:
+    """The grant for a code that is fresh, unused and meant for the session at this address and for the browser with
+    this nonce; else ``None``. In any case the code is used up."""
     value = cache.get(_key(code))
     if value is None or not cache.delete(_key(code)):  # only one of two racing requests deletes it
+        return None
+    if not nonce or not hmac.compare_digest(sealing.digest(nonce), value["entry"]):
         return None
     if cache.get(_signed_out_key(value["web_session"])) is not None:
         return None

@@ -214,9 +214,9 @@ class _Check:
     def _connect(self) -> None:
         form = _form_to(self._browser.get(self._page), f"/sessions/{self._session}/connect/")
         answer = self._browser.submit(form)
-        if answer.status not in (302, 303) or "/.footbridge/enter" not in answer.location:
+        if answer.status not in (302, 303) or "/.footbridge/begin" not in answer.location:
             raise StepError(f"Connect was answered with {answer.brief}")
-        self._address = answer.location.partition("/.footbridge/enter")[0]
+        self._address = answer.location.partition("/.footbridge/begin")[0]
         entered = self._browser.get(answer.location)
         if entered.status != 200:
             raise StepError(f"the session's address answered {entered.brief}")

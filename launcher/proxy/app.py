@@ -8,18 +8,17 @@ refused though its cookie is good, is said in ``foreign``.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
-from urllib.parse import parse_qsl
 
 from launcher.proxy import http, pages, websocket
 from launcher.proxy.access import AccessCache
 from launcher.proxy.access_types import Access, Verdict
 from launcher.proxy.cookies import cookie_value
 from launcher.proxy.denials import WRONG_HOST, Denials, Denied, cause_of
+from launcher.proxy.entrance import Entrance, query_of
 from launcher.proxy.errors import AccessEnded, UpstreamError
 from launcher.proxy.fast import pump, tunnel
 from launcher.proxy.fast.direct import Direct
@@ -29,7 +28,7 @@ from launcher.proxy.guesses import Guesses
 from launcher.proxy.headers import BadHead
 from launcher.proxy.limits import USUAL, Ceilings, InFlight
 from launcher.proxy.moments import Moments
-from launcher.proxy.next_page import safe_next, wanted
+from launcher.proxy.next_page import wanted
 from launcher.proxy.outgoing import request_of
 from launcher.proxy.pages import Notice, Page
 from launcher.proxy.plan import Plan
@@ -43,7 +42,6 @@ from portal.sparselog import SparseLog
 log = logging.getLogger(__name__)
 refusals = SparseLog(log)
 
-_CODE = re.compile(r"[A-Za-z0-9_-]{16,128}")
 _NEVER = frozenset(("TRACE", "TRACK", "CONNECT"))  # TRACE would show the secret to the page that asks
 _UNKNOWN = Access(Verdict.UNKNOWN)
 
@@ -56,9 +54,9 @@ class Grant(Protocol):
 
 
 class Redeem(Protocol):
-    """Exchanges a one-time code; ``None`` when it is unknown, used, late or for another session."""
+    """Exchanges a one-time code; ``None`` when it is unknown, used, late, for another session or for another nonce."""
 
-    async def __call__(self, *, label: str, code: str) -> Grant | None: ...
+    async def __call__(self, *, label: str, code: str, nonce: str) -> Grant | None: ...
 
 
 class Proxy:
@@ -82,6 +80,7 @@ class Proxy:
         self._uses_fast_lane = uses_fast_lane
         self._lookout = Lookout(access, upstreams)
         self._redeem = redeem
+        self._entrance = Entrance(site)
         self._denials = Denials(denied)
         self._guesses = Guesses()
         self._places = Places(site)
@@ -256,7 +255,11 @@ class Proxy:
         cause = why_foreign(visit, method, is_socket)
         own = visit.origin.path + OWN_PATHS
         if path.startswith(own):
-            if path == own + b"enter" and method == "GET" and not is_socket and not cause:
+            if method != "GET" or is_socket or cause:
+                return self._page(visit, pages.NOT_FOUND)
+            if path == own + b"begin":
+                return self._entrance.begin(visit, query_of(visit).get("next", ""))
+            if path == own + b"enter":
                 return await self._enter(visit)
             return self._page(visit, pages.NOT_FOUND)
         if access is None:
@@ -279,8 +282,7 @@ class Proxy:
         if access.verdict in (Verdict.NOT_READY, Verdict.OPEN):
             return self._page(visit, pages.NOT_READY)
         if access.verdict in (Verdict.SIGN_IN, Verdict.UNKNOWN) and visit.is_navigation:
-            # The portal knows who this is: it sends the owner back with a code, and everybody else nowhere.
-            return pages.redirect(f"{self._site.portal_url}/sessions/by-address/{visit.label}/{wanted(visit)}")
+            return self._entrance.begin(visit, wanted(visit))
         if refusal := cause_of(access):
             await self._denials.tell(visit, access, refusal)
         if access.verdict is Verdict.ENDED:
@@ -313,28 +315,22 @@ class Proxy:
 
     async def _enter(self, visit: Visit) -> Page:
         """Exchange a one-time code for the cookie of this address."""
-        query = dict(parse_qsl(visit.query.decode("latin-1")[:8192]))
-        code = query.get("code", "")
+        entry = self._entrance.brought(visit)
         grant = None
-        if _CODE.fullmatch(code):
+        if entry.code:
             if self._guesses.refuses(visit.client):
                 return self._page(visit, pages.TOO_MANY)
             try:
-                grant = await self._redeem(label=visit.label, code=code)
-                if grant is None:  # used, late, or another session's: worth knowing, whoever it was
+                grant = await self._redeem(label=visit.label, code=entry.code, nonce=entry.nonce)
+                if grant is None:  # used, late, another session's or browser's: worth knowing, whoever it was
                     self._guesses.count(visit.client)
                     await self._denials.tell(visit, await self.access.look_up(visit.label, visit.cookie), "code")
             except Exception:
                 log.exception("A code could not be redeemed")
                 return self._page(visit, pages.UNSURE)
         if grant is None:
-            return self._page(visit, pages.CODE_USED)
-        path = visit.origin.path.decode("ascii")
-        name = self._site.cookie_name(visit.origin.path)
-        cookie = f"{name}={grant.cookie_value}; Path={path}; HttpOnly; SameSite=Lax"
-        if self._site.is_https:
-            cookie += "; Secure"
-        return pages.redirect(safe_next(query.get("next", path), path), status=303, cookie=cookie)
+            return self._entrance.end(entry, self._page(visit, pages.CODE_USED))
+        return self._entrance.admit(entry, grant.cookie_value)
 
     def _read(self, scope: Scope) -> Reading:
         headers = scope["headers"]

@@ -48,6 +48,12 @@ def cookie_value(value: bytes, name: bytes) -> str:
     return ""
 
 
+def values_of(value: bytes, prefix: bytes) -> list[str]:
+    """The values of all cookies whose names begin with ``prefix``, in the order they came."""
+    pairs = (pair.strip().partition(b"=") for pair in value.split(b";"))
+    return [content.decode("latin-1") for key, equals, content in pairs if equals and key.startswith(prefix)]
+
+
 def confined_cookie(value: bytes, path: bytes = b"/") -> bytes:
     """A ``Set-Cookie`` without its domain, so that it stays on this host, and within ``path``; empty when its name is
     ours or missing.

@@ -14,19 +14,19 @@ _CLIMBS = re.compile(r"/(?:\.|%2e){1,2}(?:[/?#]|\Z)", re.IGNORECASE)
 
 
 def wanted(visit: Visit) -> str:
-    """The page that was asked for, as a query for the portal to hand back; empty for the front page."""
-    target = visit.raw_path + (b"?" + visit.query if visit.query else b"")
-    return "" if target == visit.origin.path or len(target) > MOST_BYTES else "?next=" + quote(target, safe="")
+    """The page that was asked for."""
+    return (visit.raw_path + (b"?" + visit.query if visit.query else b"")).decode("utf-8", "replace")
 
 
 def safe_next(value: str, path: str = "/") -> str:
     """An address below ``path``, ready for a ``Location`` field; ``path`` for anything that could lead elsewhere."""
+    quoted = quote(value, safe="/%:@!$&'()*+,;=?-._~")
     if (
         not value.startswith(path)
         or value.startswith(("//", path + OWN_PATHS.decode("ascii")))
         or _REFUSED.search(value)
         or (path != "/" and _CLIMBS.search(value))
-        or len(value) > MOST_BYTES
+        or len(quoted) > MOST_BYTES
     ):
         return path
-    return quote(value, safe="/%:@!$&'()*+,;=?-._~")
+    return quoted

@@ -10,7 +10,7 @@ import base64
 import functools
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from django.utils.translation import get_supported_language_variant, gettext, override
@@ -87,6 +87,10 @@ class Page:
     headers: list[tuple[bytes, bytes]]
     body: bytes
 
+    def setting(self, cookie: str) -> Page:
+        """The same with a cookie to set."""
+        return replace(self, headers=[*self.headers, (b"set-cookie", cookie.encode("ascii"))])
+
 
 def language_of(accept_language: bytes) -> str:
     """The best language the portal has for an ``Accept-Language`` field."""
@@ -130,12 +134,9 @@ def as_json(notice: Notice) -> Page:
     return _complete(notice, [(b"content-type", b"application/json"), *_COMMON], body)
 
 
-def redirect(location: str, *, status: int = 302, cookie: str = "") -> Page:
-    """Go elsewhere, with a cookie if there is one to set."""
-    headers = [(b"location", location.encode("ascii")), *_COMMON]
-    if cookie:
-        headers.append((b"set-cookie", cookie.encode("ascii")))
-    return Page(status, [*headers, (b"content-length", b"0")], b"")
+def redirect(location: str, *, status: int = 302) -> Page:
+    """Go elsewhere."""
+    return Page(status, [(b"location", location.encode("ascii")), *_COMMON, (b"content-length", b"0")], b"")
 
 
 def _complete(notice: Notice, headers: list[tuple[bytes, bytes]], body: bytes) -> Page:
@@ -168,8 +169,10 @@ def _words(code: str) -> tuple[str, str]:
             "This address belongs to no session that you can open. If it is yours, open it from the portal."
         )
     if code == "code_used":
-        return gettext("This link has been used"), gettext(
-            "A link into a session works once and for half a minute. Open the session from the portal again."
+        return gettext("This link does not open the session"), gettext(
+            "A link into a session works once, for half a minute, and only in the browser that asked for it. Open the "
+            "session from the portal. If that leads here again, your browser keeps no cookies for this address: allow "
+            "them."
         )
     if code == "refused":
         return gettext("Another site asked for this"), gettext(

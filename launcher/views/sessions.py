@@ -6,8 +6,10 @@ from collections.abc import Callable
 from urllib.parse import urlencode
 
 from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils.translation import get_language
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
@@ -16,6 +18,8 @@ from launcher import credential_state, grants, joblog, live_log, selectors, serv
 from launcher.cards import card_of, timeline_of
 from launcher.models import InteractiveSession
 from launcher.parts import clusters
+from launcher.proxy.entrance import is_digest
+from launcher.proxy.next_page import MOST_BYTES
 from portal.accounts import reauthentication
 from portal.accounts.models import User
 from portal.accounts.requests import signed_in_user
@@ -95,41 +99,54 @@ def _session_context(request: HttpRequest, session_id: str) -> dict[str, object]
 @login_required
 @require_POST
 def connect(request: HttpRequest, session_id: str) -> HttpResponse:
-    """Into the notebook: a one-time code, then the session's own address."""
+    """Into the notebook: the session's own address begins every entry."""
     session = session_for(request, session_id, selectors.may_open, denied="not_owner")
     if not session.is_live:
         return redirect("launcher:session", session_id=session.pk)
-    return enter(request, session, wanted=selectors.opening_page(session))
+    return begin(session, selectors.opening_page(session))
 
 
-def enter(request: HttpRequest, session: InteractiveSession, *, wanted: str = "") -> HttpResponse:
-    """A redirect to the session's own address with a one-time code; ``wanted`` is judged there, as any path is."""
-    code = grants.create_entry_code(
-        session=session,
-        user=signed_in_user(request),
-        web_session_key=request.session.session_key or "",
-        address=address_of(request),
-    )
+def begin(session: InteractiveSession, wanted: str) -> HttpResponse:
+    """To the session's own address, which begins an entry from this browser; ``wanted`` is judged there."""
+    return _to_address(session, "begin", wanted)
+
+
+def _to_address(session: InteractiveSession, step: str, wanted: str, **values: str) -> HttpResponse:
+    if 0 < len(wanted) <= MOST_BYTES:
+        values["next"] = wanted
+    query = f"?{urlencode(values)}" if values else ""
     response = HttpResponse(status=303)
-    query = urlencode({"code": code, **({"next": wanted[:2048]} if wanted else {})})
-    response.headers["Location"] = f"{selectors.address_of(session)}.footbridge/enter?{query}"
+    response.headers["Location"] = f"{selectors.address_of(session)}.footbridge/{step}{query}"
     response.headers["Cache-Control"] = "no-store"
     response.headers["Referrer-Policy"] = "no-referrer"
     return response
 
 
-@login_required
 @never_cache
 @require_GET
 def by_address(request: HttpRequest, label: str) -> HttpResponse:
-    """Somebody came to a session's own address without a cookie for it: the owner is let in, others see nothing."""
+    """An entry on its way through the portal: the owner is sent back with a one-time code, others see nothing."""
+    wanted = request.GET.get("next", "")
+    if not request.user.is_authenticated:  # signing in may outlast the entry: it begins again after that
+        query = f"?{urlencode({'next': wanted})}" if wanted else ""
+        return redirect_to_login(reverse("launcher:by-address", args=[label]) + query)
     session = selectors.session_at(label)
     if session is None:
         raise Http404
     session = session_or_404(request, session.pk)
-    if not selectors.may_open(signed_in_user(request), session) or not session.is_live:
+    user, entry = signed_in_user(request), request.GET.get("entry", "")
+    if not selectors.may_open(user, session) or not session.is_live:
         return redirect("launcher:session", session_id=session.pk)
-    return enter(request, session, wanted=request.GET.get("next", ""))
+    if not is_digest(entry):
+        return begin(session, wanted)
+    code = grants.create_entry_code(
+        session=session,
+        user=user,
+        web_session_key=request.session.session_key or "",
+        entry=entry,
+        address=address_of(request),
+    )
+    return _to_address(session, "enter", wanted, code=code, entry=entry)
 
 
 @login_required

@@ -10,7 +10,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from launcher import selectors, services
 from launcher.services import VisitRefused
-from launcher.views.sessions import enter, note_denied, session_for, session_or_404
+from launcher.views.sessions import begin, note_denied, session_for, session_or_404
 from launcher.visit_forms import ReasonForm
 from portal.accounts import reauthentication
 from portal.accounts.requests import signed_in_user
@@ -32,7 +32,7 @@ def open_as_user(request: HttpRequest, session_id: str) -> HttpResponse:
         except VisitRefused as refused:
             form.refuse(refused)
         else:
-            return enter(request, session, wanted=selectors.opening_page(session))
+            return begin(session, selectors.opening_page(session))
     context = {"form": form, "session": session, "minutes": services.VISIT_MINUTES}
     return render(request, "launcher/open_as_user.html", context, status=422 if form.errors else 200)
 

@@ -51,7 +51,7 @@ class Lookup:
         is_known = label == LABEL and cookie_value == COOKIE
         return self.access if is_known else Access(Verdict.UNKNOWN)
 
-    async def redeem(self, *, label: str, code: str) -> None:
+    async def redeem(self, *, label: str, code: str, nonce: str) -> None:
         """No codes here."""
 
     async def deny(self, **what: str) -> None:

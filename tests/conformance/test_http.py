@@ -318,14 +318,16 @@ async def test_c28_a_redirect_stays_on_the_sessions_address(portal: Portal) -> N
 async def test_c29_cookies_are_confined_to_the_session(portal: Portal) -> None:
     portal.upstream.handler = answering(
         b"HTTP/1.1 200 OK\r\nSet-Cookie: _xsrf=2|x; Domain=localhost; Path=/\r\nSet-Cookie: footbridge=evil\r\n"
-        b"Set-Cookie: __Host-portal=evil; Secure; Path=/\r\nSet-Cookie: =footbridge=evil\r\nContent-Length: 0\r\n\r\n"
+        b"Set-Cookie: __Host-portal=evil; Secure; Path=/\r\nSet-Cookie: =footbridge=evil\r\n"
+        b"Set-Cookie: footbridge-entry-0a=evil; Path=/\r\nContent-Length: 0\r\n\r\n"
     )
     assert (await portal.ask("GET", "/")).values(b"set-cookie") == [b"_xsrf=2|x; Path=" + portal.base_url.encode()]
 
 
 async def test_c29_the_portals_cookies_never_reach_the_server(portal: Portal) -> None:
     raw = await portal.connect()
-    cookies = f"_xsrf=2|a; footbridge={COOKIE}; portal=p; __Host-portal-csrf=c; username-x=%221%22".encode()
+    ours = f"footbridge={COOKIE}; footbridge-entry-0a=n; portal=p; __Host-portal-csrf=c"
+    cookies = f"_xsrf=2|a; {ours}; username-x=%221%22".encode()
     raw.writer.write(portal.head("GET", "/", b"Cookie: " + cookies, cookie=""))
     assert (await raw.answer()).status == 200
     await raw.close()

@@ -14,12 +14,10 @@ from typing import Literal
 import pytest
 
 from launcher.proxy.access_types import Access, Verdict
-from tests.integration.proxy_peers import COOKIE, LABEL, OTHER_LABEL, Portal, Upstream
+from tests.integration.proxy_peers import BEGUN, CODE, COOKIE, ENTER, LABEL, OTHER_LABEL, Portal, Upstream
 
 pytestmark = pytest.mark.integration
 
-CODE = "a-code-of-one-use-0123456789"
-ENTER = f"/.footbridge/enter?code={CODE}"
 Door = Literal["page", "program", "change", "websocket"]
 TIMES = 5
 
@@ -49,6 +47,7 @@ TABLE = {
     # Only a page uses a code up: a handshake or a change that carries one is not let near it.
     "code used twice": Refusal(403, 403, 404, 403, "code", ("page", "program")),
     "code late": Refusal(403, 403, 404, 403, "code", ("page", "program")),
+    "code of another browser": Refusal(403, 403, 404, 403, "code", ("page", "program")),
 }
 
 
@@ -100,9 +99,12 @@ async def test_the_table_of_refusals(portal: Portal, who: str, door: Door, caplo
             portal.prefix = "/s/zyxwvutsrqpm"
         case "code used twice":
             portal.codes[CODE] = COOKIE
-            assert (await portal.ask("GET", ENTER, cookie="")).status == 303
+            assert (await portal.ask("GET", ENTER, BEGUN, cookie="")).status == 303
             target, cookie = ENTER, ""
         case "code late":  # the portal forgets a code after half a minute
+            target, cookie = ENTER, ""
+        case "code of another browser":
+            portal.codes[CODE] = COOKIE
             target, cookie = ENTER, ""
     statuses = {await attempt(portal, door, target, cookie, host, foreign) for _ in range(TIMES)}
     assert statuses == {getattr(refusal, door)}

@@ -43,6 +43,12 @@ PATH_ID = "abcdefghjkmn"
 """The id of the session at LABEL, where it is served below the portal's path instead."""
 COOKIE = "alices-cookie"
 SECRET = "upstreams-secret"
+NONCE = "a-nonce-that-a-browser-got-when-it-began-01"
+ENTRY = hashlib.sha256(NONCE.encode()).hexdigest()
+CODE = "a-code-of-one-use-0123456789"
+ENTER = f"/.footbridge/enter?code={CODE}&entry={ENTRY}"
+"""How a browser comes back from the portal; with ``BEGUN`` it is the one that has begun."""
+BEGUN = f"Cookie: footbridge-entry-{ENTRY[:16]}={NONCE}".encode()
 CLUSTER = Cluster(
     id="demo",
     name="Demo",
@@ -220,7 +226,7 @@ class Portal:
     access: dict[tuple[str, str], Access] = field(default_factory=dict)
     lookups: int = 0
     database_is_away: bool = False
-    codes: dict[str, str] = field(default_factory=dict)  # code: cookie
+    codes: dict[str, str] = field(default_factory=dict)  # code: cookie; all are for the browser with NONCE
     denied: list[dict[str, str]] = field(default_factory=list)
     port: int = 0
     prefix: str = ""  # what ``ask`` and ``handshake`` put before a path
@@ -257,9 +263,9 @@ class Portal:
         cause = "unknown_cookie" if cookie_value else "no_cookie"
         return Access(Verdict.SIGN_IN, session_id="session-1", cause=cause) if exists else Access(Verdict.UNKNOWN)
 
-    async def redeem(self, *, label: str, code: str) -> _Grant | None:
+    async def redeem(self, *, label: str, code: str, nonce: str) -> _Grant | None:
         cookie = self.codes.pop(code, None) if label in (LABEL, PATH_ID) else None
-        return _Grant(cookie) if cookie else None
+        return _Grant(cookie) if cookie and nonce == NONCE else None
 
     async def deny(self, **what: str) -> None:
         self.denied.append(what)

@@ -21,7 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from launcher.proxy.sites import Site
 from tests.integration.proxy_peers import (
+    BEGUN,
+    CODE,
     COOKIE,
+    ENTER,
     LABEL,
     Portal,
     Raw,
@@ -245,6 +248,24 @@ async def test_a_part_of_a_file_is_a_part(behind: Behind) -> None:
 async def test_a_head_of_a_dozen_kilobytes_passes(behind: Behind) -> None:
     assert (await behind.ask("GET", "/", cookie=f"{COOKIE}; _xsrf={'x' * 12_000}")).status == 200
     assert (await behind.ask("GET", "/?" + "q" * 7_000)).status == 200
+
+
+async def test_by_tls_the_cookies_of_an_entry_have_the_strictest_names_there_are(behind: Behind) -> None:
+    prefix, path = (b"__Secure-", behind.base_url.encode()) if behind.address == "path" else (b"__Host-", b"/")
+    begun = await behind.ask("GET", "/.footbridge/begin", cookie="")
+    pair, _, attributes = begun.values(b"set-cookie")[0].partition(b"; ")
+    assert pair.startswith(prefix + b"footbridge-entry-")
+    assert attributes == b"Path=" + path + b"; Max-Age=120; HttpOnly; SameSite=Lax; Secure"
+    behind.codes[CODE] = COOKIE
+    entered = await behind.ask("GET", ENTER, BEGUN.replace(b"footbridge-", prefix + b"footbridge-"), cookie="")
+    assert (entered.status, entered.values(b"location")) == (303, [path])
+    names = [cookie.partition(b"=")[0] for cookie in entered.values(b"set-cookie")]
+    assert names == [prefix + b"footbridge", prefix + BEGUN[8:].partition(b"=")[0]]
+
+
+async def test_by_tls_a_nonce_without_such_a_name_counts_for_nothing(behind: Behind) -> None:
+    behind.codes[CODE] = COOKIE
+    assert (await behind.ask("GET", ENTER, BEGUN, cookie="")).status == 403
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")

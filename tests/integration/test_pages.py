@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.test import Client
@@ -16,6 +17,8 @@ from launcher.tasks import tick
 from portal.accounts.models import User
 from portal.audit.models import AuditEvent
 from tests.conftest import FOLDER, RunningCluster
+from tests.entering import connect, redeemed
+from tests.integration.proxy_peers import ENTRY
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.integration]
 
@@ -195,13 +198,9 @@ def test_stopping_twice_is_one_stop(session: InteractiveSession, as_alice: Clien
 
 def test_signing_out_ends_the_right_to_the_notebook(session: InteractiveSession, as_alice: Client, alice: User) -> None:
     InteractiveSession.objects.filter(pk=session.pk).update(state=SessionState.READY)
-    answer = as_alice.post(reverse("launcher:connect", args=[session.pk]))
-    code = answer.headers["Location"].rpartition("code=")[2]
-    from launcher import grants
-
-    issued = grants.redeem_entry_code(label=session.host_label, code=code)
-    assert issued is not None
-    assert grants.redeem_entry_code(label=session.host_label, code=code) is None
+    code = connect(as_alice, session)
+    assert redeemed(session, code) is not None
+    assert redeemed(session, code) is None
     as_alice.post(reverse("accounts:sign-out"))
     assert AccessGrant.objects.get().revoked_at is not None
 
@@ -209,11 +208,7 @@ def test_signing_out_ends_the_right_to_the_notebook(session: InteractiveSession,
 def test_a_code_is_worthless_at_another_sessions_address(
     session: InteractiveSession, as_alice: Client, alice: User
 ) -> None:
-    answer = as_alice.post(reverse("launcher:connect", args=[session.pk]))
-    code = answer.headers["Location"].rpartition("code=")[2]
-    from launcher import grants
-
-    assert grants.redeem_entry_code(label="a" * 24, code=code) is None
+    assert redeemed(session, connect(as_alice, session), label="a" * 24) is None
 
 
 def test_get_changes_nothing(session: InteractiveSession, as_alice: Client) -> None:
@@ -254,7 +249,41 @@ def test_the_owner_who_comes_to_the_address_itself_is_led_back_to_the_page_that_
     session: InteractiveSession, as_alice: Client, as_bob: Client
 ) -> None:
     address = reverse("launcher:by-address", args=[session.host_label])
-    location = as_alice.get(address, {"next": "/lab/tree/a b.ipynb?x=1"}).headers["Location"]
+    location = as_alice.get(address, {"next": "/lab/tree/a b.ipynb?x=1", "entry": ENTRY}).headers["Location"]
     assert location.startswith(f"http://{session.host_label}.localhost:8000/.footbridge/enter?code=")
-    assert location.endswith("&next=%2Flab%2Ftree%2Fa+b.ipynb%3Fx%3D1")
-    assert as_bob.get(address).status_code == 404
+    assert location.endswith(f"&entry={ENTRY}&next=%2Flab%2Ftree%2Fa+b.ipynb%3Fx%3D1")
+    assert as_bob.get(address, {"entry": ENTRY}).status_code == 404
+
+
+def test_connect_begins_at_the_sessions_own_address_and_opens_nothing_yet(
+    session: InteractiveSession, as_alice: Client
+) -> None:
+    location = as_alice.post(reverse("launcher:connect", args=[session.pk])).headers["Location"]
+    assert location == f"http://{session.host_label}.localhost:8000/.footbridge/begin"
+    assert "session.connected" not in names()
+
+
+@pytest.mark.parametrize("entry", ["", "x", "A" * 64, "a" * 63, "a" * 65, "a" * 64 + "\n", "é" * 64])
+def test_no_code_is_made_for_a_browser_that_has_not_begun(
+    session: InteractiveSession, as_alice: Client, as_bob: Client, entry: str
+) -> None:
+    address = reverse("launcher:by-address", args=[session.host_label])
+    location = as_alice.get(address, {"next": "/lab", "entry": entry}).headers["Location"]
+    assert location == f"http://{session.host_label}.localhost:8000/.footbridge/begin?next=%2Flab"
+    assert as_bob.get(address, {"entry": entry}).status_code == 404
+    assert "session.connected" not in names()
+
+
+def test_who_signs_in_on_the_way_begins_again_afterwards(session: InteractiveSession, client: Client) -> None:
+    address = reverse("launcher:by-address", args=[session.host_label])
+    location = client.get(address, {"next": "/lab", "entry": ENTRY}).headers["Location"]
+    assert parse_qs(urlsplit(location).query)["next"] == [f"{address}?next=%2Flab"]
+    assert "session.connected" not in names()
+
+
+def test_a_page_with_too_long_an_address_is_left_out_rather_than_cut(
+    session: InteractiveSession, as_alice: Client
+) -> None:
+    address = reverse("launcher:by-address", args=[session.host_label])
+    location = as_alice.get(address, {"next": "/" + "x" * 2048, "entry": ENTRY}).headers["Location"]
+    assert "next" not in location

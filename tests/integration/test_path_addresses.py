@@ -7,12 +7,14 @@ from django.conf import settings
 from django.test import Client
 from django.urls import reverse
 
-from launcher import grants, selectors
+from launcher import selectors
 from launcher.models import AccessGrant, InteractiveSession
 from launcher.proxy.access_types import Verdict
 from launcher.states import EndReason, SessionState
 from portal.accounts.models import User
 from portal.clock import now
+from tests.entering import connect, redeemed
+from tests.integration.proxy_peers import ENTRY
 from tests.integration.test_pages import session as launched
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.integration]
@@ -34,10 +36,6 @@ def session(below: None, hosted: InteractiveSession) -> InteractiveSession:
     return hosted
 
 
-def code_of(location: str) -> str:
-    return location.rpartition("code=")[2].partition("&")[0]
-
-
 def test_a_session_is_launched_to_the_path_of_its_id(session: InteractiveSession) -> None:
     assert session.base_url == f"/s/{session.pk}/"
     assert selectors.address_of(session) == f"{settings.CONF.portal_url}/s/{session.pk}/"
@@ -45,17 +43,16 @@ def test_a_session_is_launched_to_the_path_of_its_id(session: InteractiveSession
 
 def test_connect_leads_there_and_the_code_opens_that_path_alone(session: InteractiveSession, as_alice: Client) -> None:
     location = as_alice.post(reverse("launcher:connect", args=[session.pk])).headers["Location"]
-    assert location.startswith(f"{settings.CONF.portal_url}/s/{session.pk}/.footbridge/enter?code=")
-    code = code_of(location)
-    issued = grants.redeem_entry_code(label=session.pk, code=code)
+    assert location == f"{settings.CONF.portal_url}/s/{session.pk}/.footbridge/begin"
+    code = connect(as_alice, session)
+    issued = redeemed(session, code)
     assert issued is not None
-    assert grants.redeem_entry_code(label=session.pk, code=code) is None
+    assert redeemed(session, code) is None
     assert selectors.open_target(label=session.pk, cookie_value=issued.cookie_value).verdict is Verdict.NOT_READY
 
 
 def test_its_host_label_names_nothing(session: InteractiveSession, as_alice: Client) -> None:
-    location = as_alice.post(reverse("launcher:connect", args=[session.pk])).headers["Location"]
-    assert grants.redeem_entry_code(label=session.host_label, code=code_of(location)) is None
+    assert redeemed(session, connect(as_alice, session), label=session.host_label) is None
     assert selectors.open_target(label=session.host_label, cookie_value="").verdict is Verdict.UNKNOWN
 
 
@@ -64,14 +61,13 @@ def test_the_owner_who_comes_to_the_path_itself_is_led_in_and_nobody_else(
 ) -> None:
     address = reverse("launcher:by-address", args=[session.pk])
     wanted = f"/s/{session.pk}/lab/tree/a.ipynb"
-    location = as_alice.get(address, {"next": wanted}).headers["Location"]
+    location = as_alice.get(address, {"next": wanted, "entry": ENTRY}).headers["Location"]
     assert location.startswith(f"{settings.CONF.portal_url}/s/{session.pk}/.footbridge/enter?code=")
     assert as_bob.get(address).status_code == 404
 
 
 def test_signing_out_and_the_end_close_it(session: InteractiveSession, as_alice: Client) -> None:
-    location = as_alice.post(reverse("launcher:connect", args=[session.pk])).headers["Location"]
-    issued = grants.redeem_entry_code(label=session.pk, code=code_of(location))
+    issued = redeemed(session, connect(as_alice, session))
     assert issued is not None
     as_alice.post(reverse("accounts:sign-out"))
     assert AccessGrant.objects.get().revoked_at is not None

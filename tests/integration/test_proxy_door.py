@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import AsyncIterator
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 import pytest
 
 from launcher.proxy.access_types import Access, Verdict
-from tests.integration.proxy_peers import COOKIE, LABEL, OTHER_LABEL, Portal, Upstream
+from launcher.proxy.entrance import MOST_ENTRIES
+from tests.integration.proxy_peers import (
+    BEGUN,
+    CODE,
+    COOKIE,
+    ENTER,
+    ENTRY,
+    LABEL,
+    OTHER_LABEL,
+    Answer,
+    Portal,
+    Upstream,
+    answering,
+)
 
 pytestmark = pytest.mark.integration
 
-CODE = "a-code-of-one-use-0123456789"
 PAGE = b"Accept: text/html,application/xhtml+xml"
 
 
@@ -30,13 +44,18 @@ async def portal(upstream: Upstream) -> AsyncIterator[Portal]:
 
 # Entry
 
+CLEARED = BEGUN.partition(b" ")[2].partition(b"=")[0] + b"=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"
+
 
 async def test_a_code_is_exchanged_for_a_cookie_of_this_host_alone(portal: Portal) -> None:
     portal.codes[CODE] = COOKIE
-    answer = await portal.ask("GET", f"/.footbridge/enter?code={CODE}&next=/lab%3Fx%3D1", cookie="")
+    answer = await portal.ask("GET", f"{ENTER}&next=/lab%3Fx%3D1", BEGUN, cookie="")
     assert answer.status == 303
     assert answer.values(b"location") == [b"/lab?x=1"]
-    assert answer.values(b"set-cookie") == [b"footbridge=" + COOKIE.encode() + b"; Path=/; HttpOnly; SameSite=Lax"]
+    assert answer.values(b"set-cookie") == [
+        b"footbridge=" + COOKIE.encode() + b"; Path=/; HttpOnly; SameSite=Lax",
+        CLEARED,
+    ]
     assert answer.values(b"referrer-policy") == [b"no-referrer"]
     assert answer.values(b"cache-control") == [b"no-store"]
     assert portal.upstream.requests == []
@@ -44,53 +63,171 @@ async def test_a_code_is_exchanged_for_a_cookie_of_this_host_alone(portal: Porta
 
 async def test_a_code_works_once(portal: Portal) -> None:
     portal.codes[CODE] = COOKIE
-    await portal.ask("GET", f"/.footbridge/enter?code={CODE}", cookie="")
-    answer = await portal.ask("GET", f"/.footbridge/enter?code={CODE}", PAGE, cookie="")
+    await portal.ask("GET", ENTER, BEGUN, cookie="")
+    answer = await portal.ask("GET", ENTER, BEGUN, PAGE, cookie="")
     assert answer.status == 403
-    assert answer.values(b"set-cookie") == []
-    assert b"has been used" in answer.body
+    assert answer.values(b"set-cookie") == [CLEARED]
+    assert b"does not open the session" in answer.body
     assert f'href="http://localhost:{portal.port}/"'.encode() in answer.body
+
+
+OTHER_ENTRY = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("fields", "entry"),
+    [
+        pytest.param((), ENTRY, id="no-nonce"),
+        pytest.param((BEGUN.replace(b"=a-nonce", b"=b-nonce"),), ENTRY, id="another-nonce"),
+        pytest.param((BEGUN.replace(b"=a-nonce", b"=x-a-nonce"),), ENTRY, id="no-nonce-of-ours"),
+        pytest.param((BEGUN.partition(b"=")[0] + b"=",), ENTRY, id="an-empty-nonce"),
+        pytest.param((BEGUN,), OTHER_ENTRY, id="the-nonce-of-another-entry"),
+        pytest.param((BEGUN,), "", id="no-entry"),
+        pytest.param((BEGUN,), "x" * 64, id="no-digest"),
+    ],
+)
+async def test_a_code_works_only_in_the_browser_that_began_and_is_used_up_by_any_other(
+    portal: Portal, fields: tuple[bytes, ...], entry: str
+) -> None:
+    portal.codes[CODE] = COOKIE
+    answer = await portal.ask("GET", ENTER.replace(ENTRY, entry), *fields, PAGE, cookie="")
+    assert answer.status == 403
+    assert b"does not open the session" in answer.body
+    assert COOKIE.encode() not in answer.head
+    assert portal.codes == {}
+    assert [item["cause"] for item in portal.denied] == ["code"]
 
 
 async def test_a_code_does_not_work_at_another_address(portal: Portal) -> None:
     portal.codes[CODE] = COOKIE
     host = f"{OTHER_LABEL}.localhost:{portal.port}".encode()
-    assert (await portal.ask("GET", f"/.footbridge/enter?code={CODE}", cookie="", host=host)).status == 403
+    assert (await portal.ask("GET", ENTER, BEGUN, cookie="", host=host)).status == 403
 
 
 @pytest.mark.parametrize("code", ["", "short", "x" * 500, "%00" * 20, "<script>alert(1)</script>"])
 async def test_a_code_of_the_wrong_shape_is_not_looked_up_nor_echoed(portal: Portal, code: str) -> None:
     answer = await portal.ask("GET", f"/.footbridge/enter?code={quote(code, safe='%')}", PAGE, cookie="")
     assert answer.status == 403
+    assert answer.values(b"set-cookie") == []
     assert b"alert" not in answer.body
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST"])
 async def test_only_get_uses_a_code_up(portal: Portal, method: str) -> None:
     portal.codes[CODE] = COOKIE
-    assert (await portal.ask(method, f"/.footbridge/enter?code={CODE}", cookie="")).status == 404
+    assert (await portal.ask(method, ENTER, BEGUN, cookie="")).status == 404
     assert CODE in portal.codes
 
 
-@pytest.mark.parametrize(
-    "goal",
-    ["//evil.example", "https://evil.example", "/\\evil.example", "\\evil", "/a\r\nSet-Cookie: x=1", "evil", "",
-     "/.footbridge/enter?code=x", "/\t/evil.example", "javascript:alert(1)"],
-)  # fmt: skip
+async def test_while_nothing_can_be_looked_up_the_entry_waits(portal: Portal) -> None:
+    portal.database_is_away = True
+    answer = await portal.ask("GET", ENTER, BEGUN, PAGE, cookie="")
+    assert (answer.status, answer.values(b"set-cookie")) == (503, [])
+    assert b'http-equiv="refresh"' in answer.body
+
+
+ELSEWHERE = [
+    "//evil.example", "https://evil.example", "/\\evil.example", "\\evil", "/a\r\nSet-Cookie: x=1", "evil", "",
+    "/.footbridge/enter?code=x", "/.footbridge/begin", "/\t/evil.example", "javascript:alert(1)", "/" + "x" * 2048,
+    "/" + "你" * 300,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("goal", ELSEWHERE)
 async def test_the_way_on_never_leads_to_another_host(portal: Portal, goal: str) -> None:
     portal.codes[CODE] = COOKIE
-    answer = await portal.ask("GET", f"/.footbridge/enter?code={CODE}&next={quote(goal)}", cookie="")
+    answer = await portal.ask("GET", f"{ENTER}&next={quote(goal)}", BEGUN, cookie="")
     assert answer.values(b"location") == [b"/"]
 
 
 async def test_the_way_on_may_name_a_file_in_any_script(portal: Portal) -> None:
+    for goal in (quote("/lab/tree/你好.ipynb"), quote(quote("/lab/tree/你好.ipynb"))):
+        portal.codes[CODE] = COOKIE
+        answer = await portal.ask("GET", f"{ENTER}&next={goal}", BEGUN, cookie="")
+        assert answer.values(b"location") == [quote("/lab/tree/你好.ipynb").encode()]
+
+
+# Begin
+
+
+def sent_to_portal(portal: Portal, answer: Answer) -> dict[str, str]:
+    """What a browser that begins is to tell the portal."""
+    place, _, query = answer.values(b"location")[0].decode().partition("?")
+    assert place == f"http://localhost:{portal.port}/sessions/by-address/{LABEL}/"
+    return dict(parse_qsl(query))
+
+
+def nonce_of(answer: Answer) -> tuple[str, str]:
+    """The cookie that a browser gets when it begins: its name and value."""
+    (cookie,) = answer.values(b"set-cookie")
+    pair, _, attributes = cookie.decode().partition("; ")
+    assert attributes == "Path=/; Max-Age=120; HttpOnly; SameSite=Lax"
+    name, _, value = pair.partition("=")
+    return name, value
+
+
+async def test_begin_leaves_a_nonce_with_the_browser_and_tells_the_portal_its_digest(portal: Portal) -> None:
+    answer = await portal.ask("GET", "/.footbridge/begin?next=/lab%3Fx%3D1", PAGE, cookie="")
+    assert answer.status == 302
+    assert answer.values(b"cache-control") == [b"no-store"]
+    name, nonce = nonce_of(answer)
+    digest = hashlib.sha256(nonce.encode()).hexdigest()
+    assert name == f"footbridge-entry-{digest[:16]}"
+    assert sent_to_portal(portal, answer) == {"entry": digest, "next": "/lab?x=1"}
+    assert nonce.encode() not in answer.values(b"location")[0]
+    assert portal.lookups == 0
+
+
+async def test_each_entry_has_a_nonce_of_its_own(portal: Portal) -> None:
+    nonces = {nonce_of(await portal.ask("GET", "/.footbridge/begin", PAGE)) for _ in range(5)}
+    assert len(nonces) == 5
+
+
+async def test_a_browser_that_begins_again_and_again_keeps_a_few_nonces(portal: Portal) -> None:
+    jar: dict[str, str] = {}
+    for _ in range(30):
+        cookies = "; ".join(f"{name}={value}" for name, value in jar.items())
+        answer = await portal.ask("GET", "/.footbridge/begin", PAGE, f"Cookie: {cookies}".encode(), cookie="")
+        name, nonce = nonce_of(answer)
+        jar[name] = nonce
+        assert sent_to_portal(portal, answer)["entry"] == hashlib.sha256(nonce.encode()).hexdigest()
+    assert len(jar) == MOST_ENTRIES
+
+
+@pytest.mark.parametrize("goal", ELSEWHERE)
+async def test_a_goal_that_leads_elsewhere_is_left_behind_at_the_beginning(portal: Portal, goal: str) -> None:
+    answer = await portal.ask("GET", f"/.footbridge/begin?next={quote(goal)}", PAGE, cookie="")
+    assert list(sent_to_portal(portal, answer)) == ["entry"]
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "OPTIONS"])
+async def test_only_get_begins(portal: Portal, method: str) -> None:
+    answer = await portal.ask(method, "/.footbridge/begin", PAGE, cookie="")
+    assert (answer.status, answer.values(b"set-cookie")) == (404, [])
+
+
+@pytest.mark.parametrize("target", ["/.footbridge/begin", ENTER])
+async def test_a_frame_or_a_picture_of_another_site_neither_begins_nor_enters(portal: Portal, target: str) -> None:
     portal.codes[CODE] = COOKIE
-    goal = quote("/lab/tree/你好.ipynb")
-    answer = await portal.ask("GET", f"/.footbridge/enter?code={CODE}&next={quote(goal)}", cookie="")
-    assert answer.values(b"location") == [goal.encode()]
-    portal.codes[CODE] = COOKIE
-    answer = await portal.ask("GET", f"/.footbridge/enter?code={CODE}&next={goal}", cookie="")
-    assert answer.values(b"location") == [goal.encode()]
+    for mode, goal in ((b"navigate", b"iframe"), (b"no-cors", b"image"), (b"cors", b"empty")):
+        fields = (b"Sec-Fetch-Site: cross-site", b"Sec-Fetch-Mode: " + mode, b"Sec-Fetch-Dest: " + goal)
+        answer = await portal.ask("GET", target, BEGUN, *fields, cookie="")
+        assert (answer.status, answer.values(b"set-cookie")) == (404, [])
+    assert CODE in portal.codes
+
+
+async def test_a_nonce_never_reaches_the_server_in_the_job(portal: Portal) -> None:
+    cookies = BEGUN + b"; a=1; footbridge=" + COOKIE.encode()
+    answer = await portal.ask("GET", "/lab", cookies, cookie="")
+    assert answer.status == 200
+    assert portal.upstream.requests[0].values(b"cookie") == [b"a=1"]
+
+
+async def test_a_server_in_a_job_sets_no_nonce(portal: Portal) -> None:
+    portal.upstream.handler = answering(
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: " + BEGUN[8:] + b"\r\nSet-Cookie: a=1\r\nContent-Length: 0\r\n\r\n"
+    )
+    assert (await portal.ask("GET", "/lab")).values(b"set-cookie") == [b"a=1"]
 
 
 async def test_our_own_paths_never_reach_the_server(portal: Portal) -> None:
@@ -102,11 +239,15 @@ async def test_our_own_paths_never_reach_the_server(portal: Portal) -> None:
 
 
 async def test_a_stranger_who_opens_a_page_is_sent_to_the_portal(portal: Portal) -> None:
-    answer = await portal.ask("GET", "/lab", PAGE, cookie="")
+    answer = await portal.ask("GET", "/lab?x=1", PAGE, cookie="")
     assert answer.status == 302
-    assert answer.values(b"location") == [
-        f"http://localhost:{portal.port}/sessions/by-address/{LABEL}/?next=%2Flab".encode()
-    ]
+    digest = hashlib.sha256(nonce_of(answer)[1].encode()).hexdigest()
+    assert sent_to_portal(portal, answer) == {"entry": digest, "next": "/lab?x=1"}
+
+
+def _plain(head: bytes) -> bytes:
+    """A head without what is random in it."""
+    return re.sub(rb"(entry[=-])[0-9a-f]+(=[A-Za-z0-9_-]+)?", rb"\1", head)
 
 
 async def test_an_address_that_does_not_exist_looks_like_one_that_does(portal: Portal) -> None:
@@ -115,7 +256,7 @@ async def test_an_address_that_does_not_exist_looks_like_one_that_does(portal: P
         known = await portal.ask("GET", "/lab", *fields, cookie="")
         unknown = await portal.ask("GET", "/lab", *fields, cookie="", host=host)
         assert (known.status, known.body) == (unknown.status, unknown.body)
-        assert known.head.replace(LABEL.encode(), OTHER_LABEL.encode()) == unknown.head
+        assert _plain(known.head.replace(LABEL.encode(), OTHER_LABEL.encode())) == _plain(unknown.head)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])

@@ -26,7 +26,8 @@ from portal.accounts.models import User
 from portal.audit.models import AuditEvent
 from portal.clock import now
 from portal.front import Front
-from tests.integration.proxy_peers import Answer, Portal, Upstream
+from tests import entering
+from tests.integration.proxy_peers import BEGUN, ENTRY, Answer, Portal, Upstream
 from tests.integration.test_robustness import ready, valkey_away
 from tests.waiting import wait_for
 
@@ -59,8 +60,8 @@ class House(Portal):
         self.lookups += 1
         return await database_sync_to_async(selectors.open_target)(label=label, cookie_value=cookie_value)
 
-    async def redeem(self, *, label: str, code: str) -> Any:
-        return await database_sync_to_async(grants.redeem_entry_code)(label=label, code=code)
+    async def redeem(self, *, label: str, code: str, nonce: str) -> Any:
+        return await database_sync_to_async(grants.redeem_entry_code)(label=label, code=code, nonce=nonce)
 
     async def deny(self, **what: str) -> None:
         await database_sync_to_async(services.record_access_denied)(**what)
@@ -72,11 +73,6 @@ class House(Portal):
         if self.address == "path":
             return b"localhost:%d" % self.port
         return b"%s.localhost:%d" % (self.session.host_label.encode(), self.port)
-
-    @property
-    def label(self) -> str:
-        """What the proxy calls the session."""
-        return self.session.pk if self.address == "path" else self.session.host_label
 
     async def try_it(self, door: Door, cookie: str, *, target: str = "/api/contents", origin: bytes = b"") -> Answer:
         """A program's request, or a handshake."""
@@ -107,12 +103,14 @@ async def house(request: pytest.FixtureRequest, addressed: InteractiveSession) -
         yield one
 
 
-async def opened(session: InteractiveSession, lane: str, **options: Any) -> AsyncIterator[House]:
+async def opened(
+    session: InteractiveSession, lane: str, *, kind: type[House] = House, **options: Any
+) -> AsyncIterator[House]:
     address: Literal["host", "path"] = "host" if session.base_url == "/" else "path"
     async with Upstream().running() as server:
         change = InteractiveSession.objects.filter(pk=session.pk).aupdate
         await change(upstream_host="127.0.0.1", upstream_port=server.port)
-        house = House(server, lane=lane, address=address, session=session, **options)
+        house = kind(server, lane=lane, address=address, session=session, **options)
         house.base_url, house.prefix = session.base_url, session.base_url.rstrip("/")
         server.prefix = house.prefix.encode()
         async with house.running():
@@ -132,14 +130,7 @@ def forgotten(valkey: None) -> Iterator[None]:
 
 async def entered(house: House, user: User) -> str:
     """A cookie for the session, by the front door."""
-
-    def enter() -> str:
-        code = grants.create_entry_code(session=house.session, user=user, web_session_key="k", address="")
-        issued = grants.redeem_entry_code(label=house.label, code=code)
-        assert issued is not None
-        return issued.cookie_value
-
-    return await database_sync_to_async(enter)()
+    return await database_sync_to_async(entering.entered)(house.session, user)
 
 
 async def a_stranger(house: House, alice: User, bob: User) -> str:
@@ -253,25 +244,29 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
-@pytest.mark.parametrize("fault", ["used twice", "late"])
+@pytest.mark.parametrize("fault", ["used twice", "late", "another browser's"])
 async def test_a_code_that_is_no_longer_good_opens_nothing_and_is_kept_once(
     house: House, alice: User, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(grants, "CODE_SECONDS", 1 if fault == "late" else 30)
     code = await database_sync_to_async(grants.create_entry_code)(
-        session=house.session, user=alice, web_session_key="k", address=""
+        session=house.session, user=alice, web_session_key="k", entry=ENTRY, address=""
     )
+    target = f"/.footbridge/enter?code={code}&entry={ENTRY}"
     if fault == "late":
         await database_sync_to_async(wait_for)(lambda: not cache.get(f"entry:{sealing.digest(code)}"))
+    elif fault == "used twice":
+        assert (await house.ask("GET", target, BEGUN, cookie="")).status == 303
     else:
-        assert (await house.ask("GET", f"/.footbridge/enter?code={code}", cookie="")).status == 303
+        assert (await house.ask("GET", target, cookie="")).status == 403  # and so it is used up
+    grants_made = await AccessGrant.objects.acount()
     for _ in range(TIMES):
-        answer = await house.ask("GET", f"/.footbridge/enter?code={code}", cookie="")
+        answer = await house.ask("GET", target, BEGUN, cookie="")
         assert answer.status == 403
-        assert not answer.values(b"set-cookie")
         assert code.encode() not in answer.head + answer.body
-    handshake = await house.try_it("websocket", "", target=f"/.footbridge/enter?code={code}")
+    handshake = await house.try_it("websocket", "", target=target)
     assert handshake.status == 403
+    assert await AccessGrant.objects.acount() == grants_made
     kept = AuditEvent.objects.filter(name="session.access_denied")
     told = [(event.actor, event.session_id, event.data["cause"]) async for event in kept]
     assert told == [(STRANGER, house.session.pk, "code")]

@@ -18,11 +18,12 @@ from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 
-from launcher import grants, parts, revocation, services
+from launcher import parts, revocation, services
 from launcher.models import InteractiveSession
 from launcher.proxy.access import Durations
 from launcher.proxy.dial import SSHDial, TCPDial
 from portal.accounts.models import User
+from tests.entering import entered
 from tests.integration.proxy_peers import (
     Raw,
     Request,
@@ -146,11 +147,7 @@ async def test_what_moves_at_full_speed_ends_with_the_permission(
     def enter() -> str:
         browser.force_login(alice, backend="portal.accounts.backends.PortalBackend")
         browser.get("/history/")
-        key = browser.session.session_key or ""
-        code = grants.create_entry_code(session=ready, user=alice, web_session_key=key, address="")
-        issued = grants.redeem_entry_code(label=ready.host_label, code=code)
-        assert issued is not None
-        return issued.cookie_value
+        return entered(ready, alice, web_session_key=browser.session.session_key or "")
 
     cookie = await database_sync_to_async(enter)()
     server = Server()

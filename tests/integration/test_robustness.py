@@ -14,7 +14,7 @@ from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.test import Client, override_settings
 
-from launcher import dispatch, grants, parts, selectors, services
+from launcher import dispatch, parts, selectors, services
 from launcher.cards import card_of, timeline_of
 from launcher.connection import Connection
 from launcher.figures import last_round
@@ -35,6 +35,7 @@ from portal.audit.models import AuditEvent
 from portal.audit.selectors import verify
 from portal.clock import now
 from tests.conftest import RunningCluster
+from tests.entering import connect, entered, redeemed
 from tests.settings import FOLDER
 from tests.story import allow, drive, events_of, one_round
 from tests.waiting import wait_for
@@ -383,12 +384,10 @@ SERVER = Connection(host="node1", port=9000, base_url="/", flavor="identity", se
 def test_a_job_that_left_its_computer_takes_the_secret_to_no_other_server_there(
     ready: InteractiveSession, state: JobState, hosts: tuple[str, ...]
 ) -> None:
-    code = grants.create_entry_code(session=ready, user=User.objects.get(), web_session_key="k", address="")
-    issued = grants.redeem_entry_code(label=ready.host_label, code=code)
-    assert issued is not None
+    cookie = entered(ready, User.objects.get())
 
     def verdict() -> Verdict:
-        return selectors.open_target(label=ready.host_label, cookie_value=issued.cookie_value).verdict
+        return selectors.open_target(label=ready.host_label, cookie_value=cookie).verdict
 
     assert verdict() is Verdict.OPEN
     answer(ready, state, *hosts)
@@ -565,14 +564,13 @@ def test_an_auditor_who_tries_more_than_to_look_is_refused_and_it_is_kept(
 def test_a_code_that_is_on_its_way_while_its_owner_signs_out_opens_nothing(
     ready: InteractiveSession, as_alice: Client
 ) -> None:
-    code = as_alice.post(f"/sessions/{ready.id}/connect/").headers["Location"].rpartition("code=")[2]
+    code = connect(as_alice, ready)
     as_alice.post("/sign-out/")
-    assert grants.redeem_entry_code(label=ready.host_label, code=code) is None
+    assert redeemed(ready, code) is None
 
 
 def test_what_ran_out_is_deleted(ready: InteractiveSession, as_alice: Client) -> None:
-    code = as_alice.post(f"/sessions/{ready.id}/connect/").headers["Location"].rpartition("code=")[2]
-    assert grants.redeem_entry_code(label=ready.host_label, code=code) is not None
+    assert redeemed(ready, connect(as_alice, ready)) is not None
     AccessGrant.objects.update(expires_at=now() - dt.timedelta(days=2))
     Session.objects.update(expire_date=now() - dt.timedelta(days=2))
     clean_up()

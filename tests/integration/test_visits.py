@@ -9,7 +9,7 @@ from django.conf import settings
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from launcher import grants, selectors, services
+from launcher import selectors, services
 from launcher.models import InteractiveSession, SupportVisit
 from launcher.proxy.access_types import Verdict
 from launcher.selectors import open_target
@@ -17,6 +17,7 @@ from portal.accounts.models import Role, User
 from portal.accounts.tokens import create_token
 from portal.audit.models import AuditEvent
 from portal.clock import now
+from tests.entering import code_for, entered
 from tests.integration.test_pages import session
 
 __all__ = ["session"]
@@ -34,14 +35,6 @@ def allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ask(client: Client, session: InteractiveSession, reason: str = REASON) -> object:
     return client.post(reverse("launcher:open-as-user", args=[session.pk]), {"reason": reason})
-
-
-def enter(session: InteractiveSession, user: User) -> str:
-    """A way into the session's own address, as the form gives it; the cookie's value there."""
-    code = grants.create_entry_code(session=session, user=user, web_session_key="k", address="")
-    issued = grants.redeem_entry_code(label=session.host_label, code=code)
-    assert issued is not None
-    return issued.cookie_value
 
 
 def verdict(session: InteractiveSession, cookie: str) -> Verdict:
@@ -74,6 +67,7 @@ def test_it_leads_into_the_session_and_is_in_the_log_with_the_reason(
     event = AuditEvent.objects.get(name="session.opened_as_user")
     assert (event.actor, event.session_id) == ("admin", session.pk)
     assert event.data == {"owner": "alice", "reason": REASON, "minutes": 30}
+    code_for(as_admin, session)
     assert AuditEvent.objects.get(name="session.connected").data == {"via": "opened_as_user"}
     session.refresh_from_db()
     assert session.connected_at is None
@@ -101,7 +95,7 @@ def test_the_visitor_passes_where_the_owner_does_and_only_there(
     assert not selectors.may_open(admin, session)
     visit_of(session, admin)
     assert selectors.may_open(admin, session)
-    assert verdict(session, enter(session, admin)) is Verdict.NOT_READY  # it lives, its server does not answer yet
+    assert verdict(session, entered(session, admin)) is Verdict.NOT_READY  # it lives, its server does not answer yet
     other = InteractiveSession.objects.create(
         owner=alice, username="alice", app="jupyter", cluster="demo", choices=session.choices, created_at=now()
     )
@@ -120,7 +114,7 @@ def test_after_half_an_hour_it_is_over(
     allowed: None, session: InteractiveSession, admin: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visit_of(session, admin)
-    cookie = enter(session, admin)
+    cookie = entered(session, admin)
     later = now() + dt.timedelta(minutes=30, seconds=1)
     monkeypatch.setattr("launcher.selectors.now", lambda: later)
     assert verdict(session, cookie) is Verdict.SIGN_IN
@@ -131,7 +125,7 @@ def test_the_owner_sees_who_came_and_why_and_ends_it(
     allowed: None, session: InteractiveSession, as_alice: Client, admin: User
 ) -> None:
     visit = visit_of(session, admin)
-    cookie = enter(session, admin)
+    cookie = entered(session, admin)
     for page in ("/", f"/sessions/{session.pk}/"):
         text = as_alice.get(page).content.decode()
         assert REASON in text
@@ -175,7 +169,7 @@ def test_who_is_no_administrator_any_more_is_out_at_once(
     allowed: None, session: InteractiveSession, admin: User
 ) -> None:
     visit_of(session, admin)
-    cookie = enter(session, admin)
+    cookie = entered(session, admin)
     User.objects.filter(pk=admin.pk).update(role=Role.AUDITOR)
     assert verdict(session, cookie) is Verdict.FORBIDDEN
 
@@ -186,7 +180,7 @@ def test_where_the_site_takes_the_setting_back_nobody_is_in(
     with monkeypatch.context() as patch:
         patch.setattr(settings, "CONF", settings.CONF.model_copy(update={"open_as_user": True}))
         visit_of(session, admin)
-        cookie = enter(session, admin)
+        cookie = entered(session, admin)
     assert verdict(session, cookie) is Verdict.FORBIDDEN
 
 

@@ -12,7 +12,6 @@ from django.test import Client
 from django.urls import reverse
 
 from launcher import live_sockets
-from launcher.grants import create_entry_code, redeem_entry_code
 from launcher.models import AccessGrant, InteractiveSession
 from launcher.proxy.access_types import Verdict
 from launcher.selectors import open_target
@@ -20,6 +19,7 @@ from portal.accounts.models import Role, User, WebSession
 from portal.accounts.tokens import authenticate_token, create_token
 from portal.audit.models import AuditEvent
 from tests.conftest import RunningCluster
+from tests.entering import entered
 from tests.integration.test_pages import session, sign_in
 
 __all__ = ["session"]
@@ -44,15 +44,7 @@ def browsers(demo_cluster: RunningCluster, db: None) -> tuple[Client, Client]:
 
 def grant_of(client: Client, session: InteractiveSession) -> str:
     """Enter the session's own address from this browser; the cookie's value there."""
-    code = create_entry_code(
-        session=session,
-        user=User.objects.get(username="alice"),
-        web_session_key=client.session.session_key or "",
-        address="",
-    )
-    issued = redeem_entry_code(label=session.host_label, code=code)
-    assert issued is not None
-    return issued.cookie_value
+    return entered(session, User.objects.get(username="alice"), web_session_key=client.session.session_key or "")
 
 
 def last_event() -> tuple[str, dict[str, object]]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.proxy.cookies import confined_cookie, cookie_value, passing_cookies
+from launcher.proxy.cookies import confined_cookie, cookie_value, passing_cookies, values_of
 from launcher.proxy.headers import (
     MAX_HEAD_BYTES,
     SECRET_HEADER,
@@ -185,6 +185,7 @@ def test_what_is_no_path_is_refused(path: bytes) -> None:
         (b"footbridge=x", b""),
         (b"a=1; footbridge=x; b=2", b"a=1; b=2"),
         (b"__Host-footbridge=x;a=1", b"a=1"),
+        (b"footbridge-entry-0a=x; a=1; __Host-footbridge-entry-0b=y", b"a=1"),
         (b"__host-portal=x; a=1", b"a=1"),
         (b"portal=1; portal-csrf=2; portal-language=3; _xsrf=4", b"_xsrf=4"),
         (b"a=footbridge=1", b"a=footbridge=1"),
@@ -201,6 +202,10 @@ def test_the_first_cookie_of_a_name_counts() -> None:
     assert cookie_value(b"xfootbridge=1", b"footbridge") == ""
 
 
+def test_cookies_are_found_by_how_their_names_begin() -> None:
+    assert values_of(b"a=0; n-1=x=1;n-2=; xn-3=2; n-4", b"n-") == ["x=1", ""]
+
+
 @pytest.mark.parametrize(
     ("value", "left"),
     [
@@ -210,6 +215,8 @@ def test_the_first_cookie_of_a_name_counts() -> None:
         (b"a=1;domain=.example.org;DOMAIN = x", b"a=1"),
         (b"footbridge=1; Path=/", b""),
         (b"__HOST-Footbridge=1", b""),
+        (b"footbridge-entry-0a=1", b""),
+        (b"__Host-footbridge-entry-0a=1; Path=/; Secure", b""),
         (b" portal-language=zh", b""),
         (b"=footbridge=1", b""),
         (b"footbridge", b""),
@@ -228,6 +235,7 @@ PATH = b"/s/abcdefghjkmn/"
         (b"_xsrf=1; username-host=2", b"_xsrf=1; username-host=2"),
         (b"__Host-portal=x; _xsrf=1", b"_xsrf=1"),
         (b"__Secure-footbridge=x; sso=of-the-site; other=1", b""),
+        (b"__Secure-footbridge-entry-0a=x; _xsrf=1", b"_xsrf=1"),
         (b"X_xsrf=1; _XSRF=2", b""),
     ],
 )
