@@ -110,7 +110,7 @@ def keep_password(
     moment = now()
     with transaction.atomic():
         # Locked: a sign-out at this moment either sees what is kept here, or is seen.
-        if not WebSession.objects.select_for_update().filter(key_digest=session):
+        if not WebSession.objects.select_for_update(no_key=True).filter(key_digest=session):
             return
         kept = KeptPassword.objects.create(
             username=username,

@@ -12,15 +12,15 @@ from launcher import grants, services
 from portal.accounts import tokens, web_sessions
 from portal.accounts.models import User, WebSession
 from portal.audit import events
-from portal.audit.services import record
+from portal.audit.services import Entry, record, record_many
 
 
 def sign_out(*, user: User, here: WebSession | None, address: str) -> None:
     """This browser is left."""
     with transaction.atomic():
         _close(user, [here] if here else [])
-        services.end_visits_of(user, actor=user, address=address)
-        record(events.UserSignedOut(), actor=user.username, address=address)
+        facts = services.end_visits_of(user, actor=user, address=address)
+        record_many([*facts, Entry(events.UserSignedOut(), user.username, address)])
 
 
 def sign_out_one(*, user: User, pk: int, address: str) -> bool:
@@ -41,10 +41,10 @@ def sign_out_everywhere(*, user: User, with_tokens: bool, address: str) -> None:
         rows = list(user.web_sessions.all())
         _close(user, rows)
         grants.revoke_all_of(user)
-        services.end_visits_of(user, actor=user, address=address)
-        count = tokens.revoke_all_tokens(user=user, actor=user.username, address=address) if with_tokens else 0
-        event = events.UserSignedOutElsewhere(everywhere=True, web_sessions=len(rows), tokens=count)
-        record(event, actor=user.username, address=address)
+        facts = services.end_visits_of(user, actor=user, address=address)
+        withdrawn = tokens.revoke_all_tokens(user=user, actor=user.username, address=address) if with_tokens else []
+        event = events.UserSignedOutElsewhere(everywhere=True, web_sessions=len(rows), tokens=len(withdrawn))
+        record_many([*facts, *withdrawn, Entry(event, user.username, address)])
 
 
 def disable(*, user: User, actor: User, address: str) -> None:
@@ -52,19 +52,19 @@ def disable(*, user: User, actor: User, address: str) -> None:
     if user.pk == actor.pk:
         raise ValueError("nobody shuts themselves out")
     with transaction.atomic():
-        if not User.objects.select_for_update().get(pk=user.pk).is_active:
+        if not User.objects.select_for_update(no_key=True).get(pk=user.pk).is_active:
             return
         User.objects.filter(pk=user.pk).update(is_active=False)
         _close(user, list(user.web_sessions.all()))
         grants.revoke_all_of(user)
-        services.end_visits_of(user, actor=actor, address=address)
-        record(events.UserDisabled(username=user.username), actor=actor.username, address=address)
+        facts = services.end_visits_of(user, actor=actor, address=address)
+        record_many([*facts, Entry(events.UserDisabled(username=user.username), actor.username, address)])
 
 
 def enable(*, user: User, actor: User, address: str) -> None:
     """Let ``user`` sign in again."""
     with transaction.atomic():
-        if User.objects.select_for_update().get(pk=user.pk).is_active:
+        if User.objects.select_for_update(no_key=True).get(pk=user.pk).is_active:
             return
         User.objects.filter(pk=user.pk).update(is_active=True)
         record(events.UserEnabled(username=user.username), actor=actor.username, address=address)

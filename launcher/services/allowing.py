@@ -42,7 +42,7 @@ def set_sessions_of(*, user: User, sessions: int | None, actor: User, address: s
 def remove_allowance(allowance_id: int, *, actor: User, address: str) -> None:
     """Take an allowance back; one that is gone already is no mistake."""
     with transaction.atomic():
-        row = Allowance.objects.select_for_update().filter(pk=allowance_id).first()
+        row = Allowance.objects.select_for_update(no_key=True).filter(pk=allowance_id).first()
         if row is not None:
             _keep(row, sessions=None, hours=None, actor=actor, address=address)
 
@@ -53,10 +53,10 @@ def _locked(user: User | None, group: str, app: str, cluster: str, *, tries: int
     Locks the person before it, as a launch does: at the commit, after the head of the audit log, it would be too late.
     """
     if user is not None:
-        User.objects.select_for_update().get(pk=user.pk)
+        User.objects.select_for_update(no_key=True).get(pk=user.pk)
     try:
         with transaction.atomic():
-            row, _ = Allowance.objects.select_for_update().get_or_create(
+            row, _ = Allowance.objects.select_for_update(no_key=True).get_or_create(
                 user=user, group=group, app=app, cluster=cluster, defaults={"changed_at": now()}
             )
     except IntegrityError:

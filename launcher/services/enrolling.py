@@ -46,7 +46,7 @@ def key_to_enrol(*, user: User, cluster_id: str) -> EnrolledKey:
 def record_enrolled(key_id: int, *, address: str) -> None:
     """A login host has accepted the key."""
     with transaction.atomic():
-        key = EnrolledKey.objects.select_for_update().get(pk=key_id)
+        key = EnrolledKey.objects.select_for_update(no_key=True).get(pk=key_id)
         if key.enrolled_at is not None or key.revoked_at is not None:
             return
         key.enrolled_at = now()
@@ -63,7 +63,7 @@ def forget_key(key_id: int) -> None:
 def revoke_key(*, user: User, key_id: int, address: str) -> EnrolledKey | None:
     """Take a key back: nothing of the portal uses it from now on. ``None`` where it is not this person's."""
     with transaction.atomic():
-        key = EnrolledKey.objects.select_for_update().filter(pk=key_id, owner=user).first()
+        key = EnrolledKey.objects.select_for_update(no_key=True).filter(pk=key_id, owner=user).first()
         if key is None or key.revoked_at is not None:
             return key
         key.revoked_at = now()
@@ -78,7 +78,7 @@ def revoke_key(*, user: User, key_id: int, address: str) -> EnrolledKey | None:
 def record_line_removed(key_id: int, *, removed: bool = True) -> None:
     """The revoked key is worth nothing any more, so its private half goes, too."""
     with transaction.atomic():
-        key = EnrolledKey.objects.select_for_update().get(pk=key_id)
+        key = EnrolledKey.objects.select_for_update(no_key=True).get(pk=key_id)
         if key.removed_at is not None:
             return
         key.removed_at, key.private_key_encrypted = now(), b""

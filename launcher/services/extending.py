@@ -55,7 +55,7 @@ def ask_extension(
     (``seen_walltime_seconds``): they asked twice. A wish that is there already is kept. Raises ExtensionRefused.
     """
     with transaction.atomic():
-        locked = InteractiveSession.objects.select_for_update().get(pk=session.pk)
+        locked = InteractiveSession.objects.select_for_update(no_key=True).get(pk=session.pk)
         if seen_walltime_seconds is not None and (locked.walltime_seconds or 0) > seen_walltime_seconds:
             return None
         verdict = verdict_of(locked)
@@ -94,7 +94,7 @@ def _grant(session: InteractiveSession, walltime_seconds: int) -> events.Session
 def record_extended(session_id: str, walltime_seconds: int) -> None:
     """The scheduler granted ``walltime_seconds`` in all."""
     with transaction.atomic():
-        session = InteractiveSession.objects.select_for_update().get(pk=session_id)
+        session = InteractiveSession.objects.select_for_update(no_key=True).get(pk=session_id)
         if session.extending_to_seconds != walltime_seconds:
             return  # a poll round saw it first
         event = _grant(session, walltime_seconds)
@@ -110,7 +110,7 @@ def record_extended(session_id: str, walltime_seconds: int) -> None:
 def record_extension_refused(session_id: str, walltime_seconds: int, *, code: str, detail: str) -> None:
     """The scheduler refused ``walltime_seconds`` in all: the wish is over. ``detail``: its own words."""
     with transaction.atomic():
-        session = InteractiveSession.objects.select_for_update().get(pk=session_id)
+        session = InteractiveSession.objects.select_for_update(no_key=True).get(pk=session_id)
         if session.extending_to_seconds != walltime_seconds:
             return
         session.extending_to_seconds = None

@@ -19,7 +19,7 @@ from portal.clock import now
 def record_folder_removed(session_id: str) -> None:
     """The session's folder is no longer on the cluster."""
     with transaction.atomic():
-        session = InteractiveSession.objects.select_for_update().get(pk=session_id)
+        session = InteractiveSession.objects.select_for_update(no_key=True).get(pk=session_id)
         if session.folder_removed_at is not None:
             return
         session.folder_removed_at = now()

@@ -66,7 +66,7 @@ def record_look(session: InteractiveSession, look: Look, *, limit: int) -> None:
 def keep_running(*, session: InteractiveSession, actor: User, address: str) -> None:
     """Its owner wants it kept: that counts as use. Asking again at once changes nothing."""
     with transaction.atomic():
-        locked = InteractiveSession.objects.select_for_update().get(pk=session.pk)
+        locked = InteractiveSession.objects.select_for_update(no_key=True).get(pk=session.pk)
         if locked.state != SessionState.READY or locked.stop_requested_at is not None:
             return
         moment = now()
@@ -83,7 +83,7 @@ def keep_running(*, session: InteractiveSession, actor: User, address: str) -> N
 def _record_news(session_id: str, look: Look, limit: int) -> None:
     """Judge once more, on the locked row, and do what follows."""
     with transaction.atomic():
-        session = InteractiveSession.objects.select_for_update().filter(pk=session_id).first()
+        session = InteractiveSession.objects.select_for_update(no_key=True).filter(pk=session_id).first()
         if session is None or session.state != SessionState.READY or session.stop_requested_at is not None:
             return
         outcome = _judge(session, look, limit)

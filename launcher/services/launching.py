@@ -87,15 +87,6 @@ def _refuse_above_hours(user: User, app: App, cluster: Cluster, choices: LaunchC
         raise LaunchRefused(code="launch.invalid", fields=(("hours", "hours.over_allowance", {"max": most}),))
 
 
-def _going_on(session: InteractiveSession) -> InteractiveSession | None:
-    """As it is now that nobody else can launch for this person.
-
-    Locks ``session``: its continuation refers to it, so the database will lock it at the commit, which is after the
-    head of the audit log and the wrong way round for whoever writes about it meanwhile.
-    """
-    return continuation_of(InteractiveSession.objects.select_for_update().get(pk=session.pk))
-
-
 def create_session(
     *,
     owner: User,
@@ -114,9 +105,11 @@ def create_session(
     if continuing is not None and continuing.owner_id != owner.pk:
         raise ValueError(f"{continuing.pk} is not a session of {owner.username}")
     with transaction.atomic():
-        locked = User.objects.select_for_update().get(pk=owner.pk)
-        if continuing is not None and (going_on := _going_on(continuing)) is not None:
-            return going_on
+        locked = User.objects.select_for_update(no_key=True).get(pk=owner.pk)
+        if continuing is not None:
+            as_it_is_now = InteractiveSession.objects.get(pk=continuing.pk)
+            if (going_on := continuation_of(as_it_is_now)) is not None:
+                return going_on
         refuse_above_limit(locked, app=app, cluster=cluster, continuing=continuing)
         _refuse_above_hours(locked, app, cluster, choices)
         session = InteractiveSession(

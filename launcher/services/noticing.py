@@ -55,7 +55,11 @@ def tell_owner(
 def warn_of_end(session_id: str) -> bool:
     """Warn the owner that the walltime will be over, if that is due. False: it is not, or was told."""
     with transaction.atomic():
-        session = InteractiveSession.objects.select_for_update(of=("self",)).select_related("owner").get(pk=session_id)
+        session = (
+            InteractiveSession.objects.select_for_update(of=("self",), no_key=True)
+            .select_related("owner")
+            .get(pk=session_id)
+        )
         ends_at, owner = session.walltime_ends_at, session.owner
         is_on = session.state in (SessionState.STARTING, SessionState.READY) and session.stop_requested_at is None
         if not is_on or ends_at is None or owner is None:
@@ -73,7 +77,7 @@ def claim_mail(notice_id: int) -> Notice | None:
     """The notice, for the one worker that may now try to send it. None: it is not due, or somebody else has it."""
     with transaction.atomic():
         moment = now()
-        notice = Notice.objects.select_for_update().filter(pk=notice_id, mail_due_at__lte=moment).first()
+        notice = Notice.objects.select_for_update(no_key=True).filter(pk=notice_id, mail_due_at__lte=moment).first()
         if notice is None:
             return None
         notice.mail_attempts += 1

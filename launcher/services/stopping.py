@@ -32,7 +32,7 @@ def request_stop(*, session: InteractiveSession, actor: User, address: str) -> N
     """Ask for the session's end. Asking again changes nothing."""
     by_owner = session.owner_id == actor.pk
     with transaction.atomic():
-        locked = InteractiveSession.objects.select_for_update().get(pk=session.pk)
+        locked = InteractiveSession.objects.select_for_update(no_key=True).get(pk=session.pk)
         if locked.state == SessionState.ENDED or locked.stop_requested_at is not None:
             return
         ask_for_end(
@@ -79,7 +79,7 @@ def needs_cancel(session: InteractiveSession) -> bool:
 def record_cancelled(session_id: str) -> None:
     """The scheduler accepted the cancel. The session ends when the scheduler says that the job has."""
     with transaction.atomic():
-        session = InteractiveSession.objects.select_for_update().get(pk=session_id)
+        session = InteractiveSession.objects.select_for_update(no_key=True).get(pk=session_id)
         if session.state == SessionState.ENDED:
             return
         is_first = session.cancelled_at is None
@@ -93,7 +93,7 @@ def record_cancelled(session_id: str) -> None:
 def give_up(*, session: InteractiveSession, actor: User, address: str) -> None:
     """End a session without the cluster's word, as an administrator decided. Does nothing where that is not due."""
     with transaction.atomic():
-        locked = InteractiveSession.objects.select_for_update().get(pk=session.pk)
+        locked = InteractiveSession.objects.select_for_update(no_key=True).get(pk=session.pk)
         if not may_be_given_up(locked):
             return
         record(events.SessionGivenUp(job_id=locked.job_id), actor=actor.username, address=address, session_id=locked.id)
@@ -111,7 +111,7 @@ def end_without_cluster(known: Collection[str]) -> None:
     )
     for session_id in rows.exclude(cluster__in=known).values_list("pk", flat=True):
         with transaction.atomic():
-            session = InteractiveSession.objects.select_for_update().get(pk=session_id)
+            session = InteractiveSession.objects.select_for_update(no_key=True).get(pk=session_id)
             if session.state != SessionState.ENDED:
                 end(session, reason=EndReason(session.stop_reason), code="ended.cluster_gone", params={})
 
@@ -119,7 +119,7 @@ def end_without_cluster(known: Collection[str]) -> None:
 def give_up_stopping(session_id: str) -> None:
     """End a session whose end was wanted long ago, on a cluster that could not be asked about it ever since."""
     with transaction.atomic():
-        session = InteractiveSession.objects.select_for_update().filter(pk=session_id).first()
+        session = InteractiveSession.objects.select_for_update(no_key=True).filter(pk=session_id).first()
         if session is None or session.state == SessionState.ENDED:
             return
         wanted_since, silent_since = session.stop_requested_at, session.unreachable_since

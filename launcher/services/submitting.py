@@ -34,7 +34,7 @@ def claim_submission(session_id: str) -> Claim | None:
     mark = ids.random_name(24)
     waiting = InteractiveSession.objects.filter(pk=session_id, state=SessionState.SUBMITTING, job_id="")
     with transaction.atomic():
-        session = unclaimed(waiting).select_for_update().first()
+        session = unclaimed(waiting).select_for_update(no_key=True).first()
         if session is None:
             return None
         attempts = session.submit_attempts
@@ -75,7 +75,7 @@ def record_submitted(claim: Claim, *, job_id: str, folder: str, adopted: bool) -
     job or has ended, and this job must go.
     """
     with transaction.atomic():
-        session = InteractiveSession.objects.select_for_update().get(pk=claim.session.pk)
+        session = InteractiveSession.objects.select_for_update(no_key=True).get(pk=claim.session.pk)
         if session.job_id or session.state == SessionState.ENDED:
             return session.job_id == job_id
         session.job_id, session.folder = job_id, folder
@@ -107,4 +107,6 @@ def record_not_submitted(
 
 
 def _claimed(claim: Claim) -> InteractiveSession | None:
-    return InteractiveSession.objects.select_for_update().filter(pk=claim.session.pk, claim=claim.mark).first()
+    return (
+        InteractiveSession.objects.select_for_update(no_key=True).filter(pk=claim.session.pk, claim=claim.mark).first()
+    )

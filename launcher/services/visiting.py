@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from launcher import dispatch
 from launcher.models import InteractiveSession, NoticeKind, SupportVisit
@@ -12,7 +13,7 @@ from launcher.selectors import may_visit
 from launcher.services.noticing import tell_owner
 from portal.accounts.models import User
 from portal.audit import events
-from portal.audit.services import record
+from portal.audit.services import Entry, record, record_many
 from portal.clock import now
 from portal.errors import FootbridgeError
 
@@ -32,7 +33,7 @@ def open_as_user(*, session: InteractiveSession, actor: User, reason: str, addre
     if not SHORTEST_REASON <= len(reason) <= LONGEST_REASON or not reason.isprintable():
         raise VisitRefused(code="visit.reason", params={"least": SHORTEST_REASON, "most": LONGEST_REASON})
     with transaction.atomic():
-        locked = InteractiveSession.objects.select_for_update().get(pk=session.pk)
+        locked = InteractiveSession.objects.select_for_update(no_key=True).get(pk=session.pk)
         if not may_visit(actor, locked):
             raise VisitRefused
         moment = now()
@@ -62,23 +63,31 @@ def open_as_user(*, session: InteractiveSession, actor: User, reason: str, addre
 def end_visit(*, visit: SupportVisit, actor: User, address: str) -> None:
     """The visit is over now, and what was opened by it closes. Does nothing when it is over already."""
     with transaction.atomic():
-        locked = SupportVisit.objects.select_for_update().select_related("session").get(pk=visit.pk)
-        if locked.ended_at is not None or locked.expires_at <= now():
-            return
-        locked.ended_at = now()
-        locked.save(update_fields=["ended_at"])
-        locked.grants.filter(revoked_at=None).update(revoked_at=locked.ended_at)
-        record(
-            events.SessionVisitEnded(visitor=locked.visitor_name, by_owner=locked.session.owner_id == actor.pk),
+        record_many(_end(SupportVisit.objects.filter(pk=visit.pk), actor=actor, address=address))
+
+
+def end_visits_of(visitor: User, *, actor: User, address: str) -> list[Entry]:
+    """``visitor`` leaves the portal: so do their visits end. Returns the facts; the caller records them, last of all,
+    in the same transaction.
+    """
+    return _end(SupportVisit.objects.filter(visitor=visitor), actor=actor, address=address)
+
+
+def _end(visits: QuerySet[SupportVisit], *, actor: User, address: str) -> list[Entry]:
+    running = visits.filter(ended_at=None, expires_at__gt=now()).order_by("pk")
+    locked = list(running.select_for_update(of=("self",), no_key=True).select_related("session"))
+    for visit in locked:
+        visit.ended_at = now()
+        visit.save(update_fields=["ended_at"])
+        visit.grants.filter(revoked_at=None).update(revoked_at=visit.ended_at)
+        dispatch.drop_access(user_id=visit.visitor_id)
+        dispatch.tell_browsers(visit.session)
+    return [
+        Entry(
+            events.SessionVisitEnded(visitor=visit.visitor_name, by_owner=visit.session.owner_id == actor.pk),
             actor=actor.username,
             address=address,
-            session_id=locked.session_id,
+            session_id=visit.session_id,
         )
-        dispatch.drop_access(user_id=locked.visitor_id)
-        dispatch.tell_browsers(locked.session)
-
-
-def end_visits_of(visitor: User, *, actor: User, address: str) -> None:
-    """``visitor`` leaves the portal: so do their visits end."""
-    for visit in SupportVisit.objects.filter(visitor=visitor, ended_at=None, expires_at__gt=now()):
-        end_visit(visit=visit, actor=actor, address=address)
+        for visit in locked
+    ]

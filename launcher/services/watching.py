@@ -46,7 +46,7 @@ def record_answers(answers: Mapping[str, Answer]) -> dict[str, InteractiveSessio
     with transaction.atomic():
         live = InteractiveSession.objects.filter(pk__in=list(answers), state__in=LIVE_STATES)
         sessions = list(
-            live.select_for_update().order_by("pk")
+            live.select_for_update(no_key=True).order_by("pk")
         )  # in one order: two rounds must not wait for each other
         shown = [_shown(session) for session in sessions]
         live.update(polled_at=moment, unreachable_since=None, unreachable_code="")
@@ -123,7 +123,9 @@ def record_heard(heard: Mapping[str, int | None]) -> None:
     for start in range(0, len(ids_heard), ROWS_AT_ONCE):
         chunk = ids_heard[start : start + ROWS_AT_ONCE]
         with transaction.atomic():
-            found = list(live.filter(pk__in=chunk).select_for_update().order_by("pk").values_list("pk", flat=True))
+            found = list(
+                live.filter(pk__in=chunk).select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True)
+            )
             live.filter(pk__in=found).update(polled_at=moment)
             used = {pk: heard[pk] for pk in found if heard[pk] is not None}
             live.bulk_update(
@@ -205,7 +207,7 @@ def record_unreachable(session_ids: Sequence[str], *, code: str = "") -> None:
                 pk__in=session_ids[start : start + ROWS_AT_ONCE],
                 state__in=LIVE_STATES,
             )
-            silent = list(rows.select_for_update().order_by("pk"))
+            silent = list(rows.select_for_update(no_key=True).order_by("pk"))
             rows.update(unreachable_since=Coalesce("unreachable_since", Value(now())), unreachable_code=code)
             dispatch.tell_browsers(*silent)
 
@@ -219,7 +221,7 @@ def record_clusters_gone(known: Collection[str]) -> None:
 def record_server(session_id: str, connection: Connection, *, trouble: str = "") -> None:
     """The job's server wrote where it listens. ``trouble``: the code of what keeps the portal from getting there."""
     with transaction.atomic():
-        session = InteractiveSession.objects.select_for_update().get(pk=session_id)
+        session = InteractiveSession.objects.select_for_update(no_key=True).get(pk=session_id)
         has_no_place = session.state == SessionState.READY and not session.upstream_host
         if session.state != SessionState.STARTING and not has_no_place:
             return
@@ -234,7 +236,7 @@ def record_server(session_id: str, connection: Connection, *, trouble: str = "")
 def record_ready(session_id: str) -> None:
     """The server inside the job answered an HTTP request. Not only once, where the cluster moved the job."""
     with transaction.atomic():
-        session = InteractiveSession.objects.select_for_update().get(pk=session_id)
+        session = InteractiveSession.objects.select_for_update(no_key=True).get(pk=session_id)
         is_back = session.state == SessionState.READY and session.ready_at is None
         if not is_back and not move(session, SessionState.READY):
             return
@@ -260,7 +262,7 @@ def end_session(
 ) -> None:
     """The job exists no more: keep why, and the end of its log."""
     with transaction.atomic():
-        session = InteractiveSession.objects.select_for_update().filter(pk=session_id).first()
+        session = InteractiveSession.objects.select_for_update(no_key=True).filter(pk=session_id).first()
         if session is None or session.state == SessionState.ENDED:
             return
         if status is not None:

@@ -108,7 +108,7 @@ def _add(
     if len(name) > 80 or not name.isprintable():
         raise FactorRefused(code="factor.name")
     with transaction.atomic():
-        User.objects.select_for_update().get(pk=user.pk)
+        User.objects.select_for_update(no_key=True).get(pk=user.pk)
         is_first = not has_any(user)
         if user.second_factors.count() >= MOST_FACTORS:
             raise FactorRefused(code="factor.too_many")
@@ -129,7 +129,7 @@ def _add(
 def remove(*, user: User, pk: int, address: str) -> bool:
     """Take a second step away; with the last one the recovery codes go. False when there is none such."""
     with transaction.atomic():
-        row = SecondFactor.objects.select_for_update().filter(pk=pk, user=user).first()
+        row = SecondFactor.objects.select_for_update(no_key=True).filter(pk=pk, user=user).first()
         if row is None:
             return False
         row.delete()

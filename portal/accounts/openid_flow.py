@@ -148,7 +148,7 @@ def tie(*, user: User, subject: str, address: str) -> None:
 def release(*, username: str, actor: str) -> bool:
     """Forget who ``username`` is at the provider: the next to sign in so is tied. Returns whether there was a tie."""
     with transaction.atomic():
-        rows = list(OpenIdTie.objects.select_for_update().filter(user__username=username))
+        rows = list(OpenIdTie.objects.select_for_update(no_key=True).filter(user__username=username))
         for row in rows:
             record(events.OpenIdReleased(username=username, issuer=row.issuer), actor=actor)
             row.delete()

@@ -48,7 +48,7 @@ def admit(*, proved: Proved, address: str) -> FirstFactor:
         raise refused(who.username, address, way=way, cause="other_spelling", code="sign_in.not_allowed") from error
     has_new_role = False
     with transaction.atomic():
-        user = User.objects.select_for_update().get(username=who.username)
+        user = User.objects.select_for_update(no_key=True).get(username=who.username)
         if user.is_active:
             role = policy.role_of(settings.CONF, who)
             has_new_role = role != user.role

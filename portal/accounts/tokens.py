@@ -17,7 +17,7 @@ from django.db.models import Q, QuerySet
 from portal import ids
 from portal.accounts.models import PersonalToken, TokenScope, User
 from portal.audit.events import TokenCreated, TokenRevoked, UserSignInRefused
-from portal.audit.services import Entry, record, record_many, record_once
+from portal.audit.services import Entry, record, record_once
 from portal.clock import now
 from portal.errors import FootbridgeError
 
@@ -62,7 +62,7 @@ def create_token(
     text = PREFIX + ids.secret()
     moment = now()
     with transaction.atomic():
-        User.objects.select_for_update().get(pk=user.pk)  # two at once must not pass the limit together
+        User.objects.select_for_update(no_key=True).get(pk=user.pk)  # two at once must not pass the limit together
         if user.tokens.filter(revoked_at=None, expires_at__gt=moment).count() >= MOST_TOKENS:
             raise TokenError(code="token.too_many", params={"most": MOST_TOKENS})
         token = PersonalToken(
@@ -114,7 +114,7 @@ def authenticate_token(text: str, *, address: str = "") -> PersonalToken | None:
 def revoke_token(*, user: User, pk: int, address: str = "") -> bool:
     """Withdraw the token ``pk`` of ``user``. False when they have none such in force."""
     with transaction.atomic():
-        token = PersonalToken.objects.select_for_update().filter(pk=pk, user=user, revoked_at=None).first()
+        token = PersonalToken.objects.select_for_update(no_key=True).filter(pk=pk, user=user, revoked_at=None).first()
         if token is None:
             return False
         token.revoked_at = now()
@@ -123,15 +123,14 @@ def revoke_token(*, user: User, pk: int, address: str = "") -> bool:
     return True
 
 
-def revoke_all_tokens(*, user: User, actor: str, address: str = "") -> int:
-    """Withdraw every token of ``user`` in force. How many there were."""
-    with transaction.atomic():
-        tokens = list(
-            PersonalToken.objects.select_for_update().filter(user=user, revoked_at=None, expires_at__gt=now())
-        )
-        PersonalToken.objects.filter(pk__in=[token.pk for token in tokens]).update(revoked_at=now())
-        record_many([Entry(TokenRevoked(name=token.name), actor, address) for token in tokens])
-    return len(tokens)
+def revoke_all_tokens(*, user: User, actor: str, address: str = "") -> list[Entry]:
+    """Withdraw every token of ``user`` in force. Returns the facts, one a token; the caller records them, last of all,
+    in the same transaction.
+    """
+    in_force = user.tokens.filter(revoked_at=None, expires_at__gt=now()).order_by("pk")
+    tokens = list(in_force.select_for_update(no_key=True))
+    PersonalToken.objects.filter(pk__in=[token.pk for token in tokens]).update(revoked_at=now())
+    return [Entry(TokenRevoked(name=token.name), actor, address) for token in tokens]
 
 
 def tokens_of(user: User) -> QuerySet[PersonalToken]:

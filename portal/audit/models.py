@@ -106,7 +106,7 @@ class AuditHead(models.Model):
         """The head, or None before the first event. ``locked``: no other transaction may record until this
         one ends.
         """
-        rows = cls._default_manager.select_for_update() if locked else cls._default_manager
+        rows = cls._default_manager.select_for_update(no_key=True) if locked else cls._default_manager
         try:
             return rows.get(pk=cls.ONLY)
         except ObjectDoesNotExist:
