@@ -1,13 +1,13 @@
 """The way from the portal into a session's own address: a one-time code, then a cookie that stands for a grant.
 
 The code lives in the shared cache for 30 seconds, is bound to the person, the session and the browser that began the
-entry (by the digest of its nonce, see ``launcher.proxy.entrance``), and is taken out by the one request that uses it.
-The cookie's value is random; the database keeps its SHA-256 only.
+entry (by the digest of its nonce, see ``launcher.proxy.entrance``), and is taken out by the one request that uses it; it
+counts only while the browser for which it was made is signed in. The cookie's value is random; the database keeps its
+SHA-256 only.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import hmac
 from collections.abc import Collection
@@ -17,12 +17,11 @@ from django.conf import settings
 from django.core.cache import cache
 from django.db import transaction
 from django.db.models import Q
-from redis import RedisError
 
 from launcher import dispatch, keyring, sealing, selectors
 from launcher.models import AccessGrant, InteractiveSession
 from portal import ids
-from portal.accounts.models import User
+from portal.accounts.models import User, WebSession
 from portal.audit import events
 from portal.audit.services import record
 from portal.clock import now
@@ -43,10 +42,6 @@ def _key(code: str) -> str:
     return f"entry:{sealing.digest(code)}"
 
 
-def _signed_out_key(web_session_digest: str) -> str:
-    return f"signed-out:{web_session_digest}"
-
-
 def create_entry_code(
     *, session: InteractiveSession, user: User, web_session_key: str, entry: str, address: str
 ) -> str:
@@ -64,7 +59,7 @@ def create_entry_code(
     cache.set(_key(code), value, CODE_SECONDS)
     is_owner = selectors.owns(user, session)
     with transaction.atomic():
-        locked = InteractiveSession.objects.select_for_update().get(pk=session.pk)
+        locked = InteractiveSession.objects.select_for_update(no_key=True).get(pk=session.pk)
         if locked.connected_at is None and is_owner:
             locked.connected_at = now()
             locked.save(update_fields=["connected_at"])
@@ -81,8 +76,6 @@ def redeem_entry_code(*, label: str, code: str, nonce: str) -> GrantIssued | Non
         return None
     if not nonce or not hmac.compare_digest(sealing.digest(nonce), value["entry"]):
         return None
-    if cache.get(_signed_out_key(value["web_session"])) is not None:
-        return None
     session = selectors.session_at(label)
     user = User.objects.filter(pk=value["user"], is_active=True).first()
     if session is None or user is None or session.pk != value["session"]:
@@ -92,15 +85,19 @@ def redeem_entry_code(*, label: str, code: str, nonce: str) -> GrantIssued | Non
         return None
     cookie_value = ids.secret()
     moment = now()
-    grant = AccessGrant.objects.create(
-        digest=sealing.digest(cookie_value),
-        session=session,
-        user=user,
-        web_session_digest=value["web_session"],
-        visit=visit,
-        created_at=moment,
-        expires_at=visit.expires_at if visit else moment + dt.timedelta(hours=settings.CONF.hours_signed_in),
-    )
+    with transaction.atomic():
+        # Locked: a sign-out at this moment either sees this grant, or is seen.
+        if not WebSession.objects.select_for_update(no_key=True).filter(key_digest=value["web_session"]):
+            return None
+        grant = AccessGrant.objects.create(
+            digest=sealing.digest(cookie_value),
+            session=session,
+            user=user,
+            web_session_digest=value["web_session"],
+            visit=visit,
+            created_at=moment,
+            expires_at=visit.expires_at if visit else moment + dt.timedelta(hours=settings.CONF.hours_signed_in),
+        )
     return GrantIssued(cookie_value=cookie_value, session_id=session.pk, expires_at=grant.expires_at)
 
 
@@ -112,11 +109,8 @@ def delete_expired() -> None:
 def revoke_web_sessions(*, user: User, digests: Collection[str]) -> None:
     """Sign-out: every notebook that was entered from these portal sessions is closed, and passwords that
     were kept for them go. ``digests``: of their keys."""
-    with contextlib.suppress(RedisError):  # without the cache no code can be redeemed either
-        for digest in digests:  # a code that is on its way must not open it again
-            cache.set(_signed_out_key(digest), 1, 2 * CODE_SECONDS)
     with transaction.atomic():
-        grants = AccessGrant.objects.filter(web_session_digest__in=list(digests), revoked_at__isnull=True)
+        grants = AccessGrant.objects.filter(user=user, web_session_digest__in=list(digests), revoked_at__isnull=True)
         grants.update(revoked_at=now())
         dispatch.drop_access(user_id=user.pk)
         _forget_passwords(Q(web_session_digest__in=list(digests)))

@@ -12,6 +12,7 @@ from launcher.grants import GrantIssued
 from launcher.models import InteractiveSession
 from portal.accounts.models import User
 from tests.integration.proxy_peers import ENTRY, NONCE
+from tests.story import signed_in
 
 
 def label_of(session: InteractiveSession) -> str:
@@ -36,10 +37,10 @@ def redeemed(session: InteractiveSession, code: str, *, nonce: str = NONCE, labe
     return grants.redeem_entry_code(label=label or label_of(session), code=code, nonce=nonce)
 
 
-def entered(session: InteractiveSession, user: User, *, web_session_key: str = "k") -> str:
-    """The cookie of somebody who has come in."""
+def entered(session: InteractiveSession, user: User, *, web_session_key: str = "") -> str:
+    """The cookie of somebody who has come in, from a browser in which they are signed in."""
     code = grants.create_entry_code(
-        session=session, user=user, web_session_key=web_session_key, entry=ENTRY, address=""
+        session=session, user=user, web_session_key=web_session_key or signed_in(user), entry=ENTRY, address=""
     )
     issued = redeemed(session, code)
     assert issued is not None

@@ -16,9 +16,9 @@ from launcher.flows.poll import poll
 from launcher.flows.submit import submit
 from launcher.models import Allowance, InteractiveSession
 from launcher.parts import clusters, hands, hands_loop
-from launcher.sealing import unseal
+from launcher.sealing import digest, unseal
 from launcher.states import SessionState
-from portal.accounts.models import User
+from portal.accounts.models import User, WebSession
 from portal.audit.models import AuditEvent
 from portal.clock import now
 from tests.integration.jupyter_job import Kernel
@@ -68,6 +68,15 @@ def allow(
     return Allowance.objects.create(
         user=user, group=group, app=app, cluster=cluster, sessions=sessions, hours=hours, changed_at=now()
     )
+
+
+def signed_in(user: User) -> str:
+    """The key of the session of a browser in which this person is signed in; the same one each time."""
+    key, moment = f"the browser of {user.username}", now()
+    WebSession.objects.get_or_create(
+        key_digest=digest(key), defaults={"user": user, "created_at": moment, "last_seen_at": moment}
+    )
+    return key
 
 
 def events_of(session: InteractiveSession) -> list[str]:

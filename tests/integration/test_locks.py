@@ -1,6 +1,7 @@
 """No two things that happen at once wait for each other for ever: on a database that locks single rows.
 
-The order everywhere: a person's row, a session's row, the head of the audit log.
+The order everywhere: a person's row, a session's row, the head of the audit log. What a new row refers to is locked by
+the database itself, at the commit and thus after all others: our own locks (``no_key``) let that pass.
 """
 
 from __future__ import annotations
@@ -12,21 +13,27 @@ from contextlib import contextmanager
 import pytest
 from django.db import connection, transaction
 
-from launcher import parts, services
+from launcher import grants, leaving, parts, sealing, selectors, services
 from launcher.catalog import LaunchChoices
 from launcher.models import Allowance, InteractiveSession
+from launcher.proxy.access_types import Verdict
 from launcher.states import SessionState
-from portal.accounts.models import User
+from portal.accounts import services as account_services
+from portal.accounts.models import Role, User, WebSession
+from portal.accounts.ways.base import Identity, Proved
 from portal.audit import events
 from portal.audit.services import record
 from portal.clock import now
+from tests.story import signed_in
 from tests.waiting import wait_for
+
+if connection.vendor == "sqlite":
+    pytest.skip("SQLite has one lock for everything", allow_module_level=True)
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.integration,
     pytest.mark.usefixtures("demo_cluster"),
-    pytest.mark.skipif("sqlite" in connection.vendor, reason="SQLite has one lock for everything"),
 ]
 
 CHOICES = LaunchChoices(cores=1, memory_mib=1024, walltime_seconds=3600, queue="workq")
@@ -59,8 +66,10 @@ def meanwhile(work: Callable[[], object]) -> Iterator[None]:
     transaction.on_commit(lambda: errors and pytest.fail(repr(errors)))
 
 
-def test_a_session_is_continued_while_its_news_are_written(alice: User) -> None:
-    session = InteractiveSession.objects.create(
+@pytest.fixture
+def session(alice: User) -> InteractiveSession:
+    """A session of alice that is ready, without a job."""
+    return InteractiveSession.objects.create(
         owner=alice,
         username="alice",
         app="jupyter",
@@ -68,8 +77,26 @@ def test_a_session_is_continued_while_its_news_are_written(alice: User) -> None:
         state=SessionState.READY,
         created_at=now(),
         choices=CHOICES.as_dict(),
+        upstream_host="node1",
+        upstream_port=9000,
+        secret_encrypted=sealing.seal("secret"),
     )
 
+
+def before(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, work: Callable[[], object]) -> None:
+    """Let ``work`` begin in another transaction just before this one calls ``owner.name``."""
+    original = getattr(owner, name)
+
+    def called(*arguments: object, **keywords: object) -> object:
+        monkeypatch.setattr(owner, name, original)
+        with meanwhile(work):
+            pass
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(owner, name, called)
+
+
+def test_a_session_is_continued_while_its_news_are_written(alice: User, session: InteractiveSession) -> None:
     def go_on() -> None:
         services.create_session(
             owner=alice,
@@ -81,7 +108,7 @@ def test_a_session_is_continued_while_its_news_are_written(alice: User) -> None:
         )
 
     with transaction.atomic():  # as a poll round does
-        InteractiveSession.objects.select_for_update().get(pk=session.pk)
+        InteractiveSession.objects.select_for_update(no_key=True).get(pk=session.pk)
         with meanwhile(go_on):
             record(events.SessionKeptRunning(), actor="alice", session_id=session.pk)
     assert session.continuations.count() == 1
@@ -92,7 +119,74 @@ def test_somebody_launches_while_an_administrator_changes_what_they_may_have(ali
         services.set_allowance(user=alice, sessions=2, hours=None, actor=admin, address="")
 
     with transaction.atomic():  # as a launch and a sign-in do
-        User.objects.select_for_update().get(pk=alice.pk)
+        User.objects.select_for_update(no_key=True).get(pk=alice.pk)
         with meanwhile(allow):
             record(events.UserSignedIn(way="test"), actor="alice")
     assert Allowance.objects.get().sessions == 2
+
+
+def test_an_administrator_opens_a_session_while_signing_in_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, site: Callable[..., None], admin: User, session: InteractiveSession
+) -> None:
+    site(open_as_user=True)
+    User.objects.filter(pk=admin.pk).update(role=Role.USER)
+
+    def visit() -> None:
+        services.open_as_user(session=session, actor=admin, reason="to see what is wrong", address="")
+
+    before(monkeypatch, account_services, "record", visit)
+    account_services.admit(proved=Proved("test", Identity("admin")), address="")
+    assert session.visits.count() == 1
+
+
+# ---- a notebook is entered while its browser is signed out ----------------------------------------------------------
+
+
+@pytest.fixture
+def browser(alice: User) -> WebSession:
+    """Where alice is signed in."""
+    return WebSession.objects.get(key_digest=sealing.digest(signed_in(alice)))
+
+
+@pytest.fixture
+def enter(alice: User, session: InteractiveSession, browser: WebSession) -> Callable[[], Verdict | None]:
+    """Redeems the code that leads to the session; later it says what the cookie is worth, if there is one."""
+    code = grants.create_entry_code(session=session, user=alice, web_session_key=signed_in(alice), address="")
+    issued: list[grants.GrantIssued | None] = []
+
+    def redeem_or_look() -> Verdict | None:
+        if not issued:
+            issued.append(grants.redeem_entry_code(label=session.host_label, code=code))
+        if issued[0] is None:
+            return None
+        return selectors.open_target(label=session.host_label, cookie_value=issued[0].cookie_value).verdict
+
+    return redeem_or_look
+
+
+def test_what_was_being_entered_when_the_browser_was_signed_out_is_closed(
+    alice: User, browser: WebSession, enter: Callable[[], Verdict | None]
+) -> None:
+    with transaction.atomic():  # until this ends, nobody else sees the grant
+        assert enter() is Verdict.OPEN
+        with meanwhile(lambda: leaving.sign_out(user=alice, here=browser, address="")):
+            pass
+    assert enter() is Verdict.SIGN_IN
+
+
+def test_a_browser_that_is_being_signed_out_enters_nothing(
+    alice: User, browser: WebSession, enter: Callable[[], Verdict | None]
+) -> None:
+    with transaction.atomic():
+        leaving.sign_out(user=alice, here=browser, address="")
+        with meanwhile(enter):
+            pass
+    assert enter() is None
+
+
+def test_somebody_is_shut_out_while_they_enter(
+    monkeypatch: pytest.MonkeyPatch, alice: User, admin: User, browser: WebSession, enter: Callable[[], Verdict | None]
+) -> None:
+    before(monkeypatch, leaving, "_close", enter)
+    leaving.disable(user=alice, actor=admin, address="")
+    assert enter() in (Verdict.SIGN_IN, Verdict.FORBIDDEN)

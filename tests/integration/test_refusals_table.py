@@ -29,6 +29,7 @@ from portal.front import Front
 from tests import entering
 from tests.integration.proxy_peers import BEGUN, ENTRY, Answer, Portal, Upstream
 from tests.integration.test_robustness import ready, valkey_away
+from tests.story import signed_in
 from tests.waiting import wait_for
 
 __all__ = ["ready"]
@@ -151,7 +152,8 @@ async def bob_with_a_cookie(house: House, alice: User, bob: User) -> str:
 
 async def alice_signed_out(house: House, alice: User, bob: User) -> str:
     cookie = await entered(house, alice)
-    await database_sync_to_async(grants.revoke_web_sessions)(user=alice, digests=[sealing.digest("k")])
+    key = await database_sync_to_async(signed_in)(alice)
+    await database_sync_to_async(grants.revoke_web_sessions)(user=alice, digests=[sealing.digest(key)])
     return cookie
 
 
@@ -249,8 +251,9 @@ async def test_a_code_that_is_no_longer_good_opens_nothing_and_is_kept_once(
     house: House, alice: User, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(grants, "CODE_SECONDS", 1 if fault == "late" else 30)
+    key = await database_sync_to_async(signed_in)(alice)
     code = await database_sync_to_async(grants.create_entry_code)(
-        session=house.session, user=alice, web_session_key="k", entry=ENTRY, address=""
+        session=house.session, user=alice, web_session_key=key, entry=ENTRY, address=""
     )
     target = f"/.footbridge/enter?code={code}&entry={ENTRY}"
     if fault == "late":
