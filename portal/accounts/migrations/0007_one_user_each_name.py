@@ -15,7 +15,7 @@ def refuse_twins(apps: Apps, editor: BaseDatabaseSchemaEditor) -> None:
     """Say which accounts stand in the way, before the database does in its own words."""
     spellings: dict[str, list[str]] = defaultdict(list)
     users = apps.get_model("accounts", "User").objects.using(editor.connection.alias)
-    for username in users.order_by("username").values_list("username", flat=True):
+    for username in sorted(users.values_list("username", flat=True)):  # not by the database, whose order is its own
         spellings[username.lower()].append(username)
     twins = [names for names in spellings.values() if len(names) > 1]
     if twins:
