@@ -263,6 +263,8 @@ def everybodys_history() -> Sessions:
 
 def narrowed(sessions: Sessions, *, owner: str, cluster: str) -> Sessions:
     """Those of one account and on one cluster, where these are given."""
+    if "\0" in owner + cluster:  # nothing is called so, and PostgreSQL refuses to look for it
+        return sessions.none()
     if owner:
         sessions = sessions.filter(username=owner)
     return sessions.filter(cluster=cluster) if cluster else sessions

@@ -458,6 +458,13 @@ def test_senseless_query_is_refused_in_words(api: Api, query: dict[str, str]) ->
     assert_problem(response, 422, response.json()["code"])
 
 
+@pytest.mark.parametrize("narrowed", [{"owner": "alice\0"}, {"cluster": "\0"}])
+def test_sessions_of_what_no_database_can_hold_are_none(api: Api, admin: User, narrowed: dict[str, str]) -> None:
+    assert api.launch().status_code == 201
+    response = Api(admin).get("sessions", everybody="true", **narrowed)
+    assert (response.status_code, response.json()["sessions"]) == (200, [])
+
+
 def test_cursor_of_somebody_else_is_refused(api: Api, bob: User) -> None:
     (theirs,) = ended(bob, 1)
     assert_problem(api.get("sessions", ended="true", after=theirs.pk), 422, "request.after")
