@@ -97,6 +97,11 @@ class InteractiveSession(models.Model):
             models.Index(fields=["cluster"], condition=Q(ended_at__isnull=True), name="live_session_by_cluster"),
             models.Index(fields=["walltime_ends_at"], condition=Q(ended_at__isnull=True), name="live_session_by_end"),
             models.Index(fields=["-ended_at", "-id"], condition=Q(ended_at__isnull=False), name="ended_session_by_end"),
+            models.Index(
+                fields=["cluster", "ended_at"],
+                condition=Q(ended_at__isnull=False, folder_removed_at__isnull=True) & ~Q(folder=""),
+                name="folder_to_be_removed",
+            ),
         ]
         constraints = [
             # of live ones: a scheduler that was set up anew begins to count anew

@@ -244,13 +244,15 @@ def people() -> QuerySet[User]:
 
 def all_live_sessions() -> Sessions:
     """Everybody's sessions that have not ended, newest first."""
-    live = InteractiveSession.objects.filter(state__in=LIVE_STATES).order_by("-created_at", "-id")
-    return with_notices(with_kin(live))
+    return with_notices(with_kin(everybodys_live_sessions()))
 
 
 def everybodys_live_sessions() -> Sessions:
     """The same for programs, which are told less."""
-    return InteractiveSession.objects.filter(state__in=LIVE_STATES).order_by("-created_at", "-id")
+    return InteractiveSession.objects.filter(
+        state__in=LIVE_STATES,
+        ended_at__isnull=True,  # as the indexes of live sessions have it
+    ).order_by("-created_at", "-id")
 
 
 def everybodys_history() -> Sessions:
@@ -272,7 +274,7 @@ def narrowed(sessions: Sessions, *, owner: str, cluster: str) -> Sessions:
 
 def live_counts() -> dict[str, dict[str, int]]:
     """How many sessions have not ended, by cluster and state."""
-    rows = InteractiveSession.objects.filter(state__in=LIVE_STATES).values_list("cluster", "state")
+    rows = everybodys_live_sessions().values_list("cluster", "state")
     counts: dict[str, dict[str, int]] = {}
     for cluster_id, state, number in rows.annotate(number=Count("pk")).order_by():
         counts.setdefault(cluster_id, {})[state] = number

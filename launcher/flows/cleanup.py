@@ -41,7 +41,11 @@ def _due(cluster: Cluster) -> dict[str, list[InteractiveSession]]:
     kept_until = now() - dt.timedelta(days=cluster.keep_folders_days)
     due: dict[str, list[InteractiveSession]] = {}
     rows = InteractiveSession.objects.filter(
-        cluster=cluster.id, state=SessionState.ENDED, ended_at__lt=kept_until, folder_removed_at__isnull=True
+        cluster=cluster.id,
+        state=SessionState.ENDED,
+        ended_at__isnull=False,  # as the index of these folders has it
+        ended_at__lt=kept_until,
+        folder_removed_at__isnull=True,
     )
     # in any order: folders that cannot be removed, of accounts that are closed, must not be all that is ever tried
     for session in rows.exclude(folder="").order_by("?")[:AT_A_TIME]:

@@ -56,6 +56,11 @@ class AuditFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-fil
         return events.filter(at__lt=_start_of(day + dt.timedelta(days=1)))
 
     @property
+    def has_days(self) -> bool:
+        """Whether the log was narrowed down to some days."""
+        return self.is_bound and self.is_valid() and any(self.form.cleaned_data[name] for name in ("since", "until"))
+
+    @property
     def chosen(self) -> QuerySet[AuditEvent]:
         """The events that were asked for; none while a filter makes no sense."""
         events: QuerySet[AuditEvent] = self.qs if self.is_valid() or not self.is_bound else AuditEvent.objects.none()

@@ -51,7 +51,9 @@ def audit_list(request: HttpRequest, _auditor: User) -> HttpResponse:
     """One page of the log, newest first."""
     filters = AuditFilter(request.GET)
     before = request.GET.get("before", "")
-    page = selectors.page(filters.chosen, before=int(before) if _is_row_number(before) else None)
+    page = selectors.page(
+        filters.chosen, before=int(before) if _is_row_number(before) else None, by_time=filters.has_days
+    )
     context = {
         "events": page.rows,
         "filter": filters,

@@ -22,6 +22,7 @@ from portal.accounts import reauthentication
 from portal.accounts.models import Role, User
 from portal.audit import selectors
 from portal.audit.events import SessionSubmitted, UserSignedOut
+from portal.audit.filters import AuditFilter
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from portal.clock import now
@@ -116,6 +117,21 @@ def test_filters(as_admin: Client, query: dict[str, str], numbers: list[int]) ->
     response = as_admin.get("/audit/", query)
     assert response.status_code == 200
     assert [row.sequence for row in response.context["events"]] == numbers
+
+
+def test_pages_of_days_go_by_time_and_leave_nothing_out_where_the_clock_was_put_back() -> None:
+    for hour in (1, 4, 2, 2, 3):
+        with patch.object(clock, "now", return_value=dt.datetime(2026, 11, 23, hour, tzinfo=dt.UTC)):
+            record_some(1)
+    days = AuditFilter({"since": "2026-11-23", "until": "2026-11-23"})
+    assert days.has_days
+    seen: list[int] = []
+    page = selectors.page(days.chosen, size=2, by_time=True)
+    seen += [row.sequence for row in page.rows]
+    while page.next_cursor is not None:
+        page = selectors.page(days.chosen, before=page.next_cursor, size=2, by_time=True)
+        seen += [row.sequence for row in page.rows]
+    assert seen == [2, 5, 4, 3, 1]
 
 
 def test_days_are_the_readers(admin: User, as_admin: Client) -> None:
