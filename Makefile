@@ -7,6 +7,11 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 # Tests wait more than they compute. Each process has a folder, a Valkey, a demo cluster and a database of its own.
 TEST_PROCESSES ?= 2
+SIDE_BY_SIDE := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+# What `make test` runs on PostgreSQL, too: locks and races, the longest flows, the log, the plans of pages and rounds.
+ON_POSTGRES := $(addprefix tests/unit/test_,accounts_tokens.py audit_services.py audit_views.py audit_writers.py) \
+  $(addprefix tests/integration/test_,locks.py races.py query_plans.py robustness.py crashes.py api.py sign_in.py \
+  limits_migration.py names_migration.py)
 CHP := var/bench/chp/node_modules/.bin/configurable-http-proxy
 # Releases of Jupyter that this Python can still run; the administrator's guide names all that were tried.
 OLDER := notebook-6 server-1
@@ -25,7 +30,7 @@ export UV_PYTHON_DOWNLOADS := never
 export VIRTUAL_ENV :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance bench jupyters chaos load endurance fuzz lint types check messages install-demo install-all packages clean
+.PHONY: help demo test postgres conformance bench jupyters chaos load endurance fuzz lint types check messages install-demo install-all packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +39,14 @@ demo: $(VENV)/.demo ## run the portal with a demonstration cluster on this machi
 	@exec $(BIN)/python manage.py demo --end-with-parent
 
 test: packages $(VENV)/.all ## run all tests; installs what they need, or says what is left out
-	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	@failed=0; \
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) || failed=$$?; \
+	echo "  · once more on PostgreSQL: what depends on the database most"; \
+	$(BIN)/python -m tests.postgres --if-possible -m database $(SIDE_BY_SIDE) $(ON_POSTGRES) || failed=$$?; \
+	exit $$failed
+
+postgres: packages $(VENV)/.all ## every test that touches the database, on a throw-away PostgreSQL with years of data
+	@FOOTBRIDGE_PLANS=full $(BIN)/python -m tests.postgres -m database $(SIDE_BY_SIDE)
 
 conformance: $(VENV)/.all ## the proxy, item by item, over every way through it; prints the table (CONFORMANCE_MIB=96 for shorter bodies)
 	@CONFORMANCE=full CONFORMANCE_PAGE="$(CONFORMANCE_PAGE)" $(BIN)/python -m pytest -q --numprocesses $(TEST_PROCESSES) \
@@ -106,7 +118,7 @@ $(VENV)/.demo: $(VENV)/.uv uv.lock pyproject.toml
 	@touch $@
 
 $(VENV)/.all: $(VENV)/.uv uv.lock pyproject.toml
-	@.ci/install $(BIN) --group dev --extra demo --extra pam $(LDAP)
+	@.ci/install $(BIN) --group dev --extra demo --extra postgres --extra pam $(LDAP)
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.uv:

@@ -31,7 +31,17 @@ from portal.accounts import reauthentication, web_sessions
 from portal.accounts.models import Role, User
 from tests.settings import FOLDER
 
+DATABASE_FIXTURES = {"db", "transactional_db", "django_db_reset_sequences", "django_db_serialized_rollback"}
+
 pytest_plugins = ["tests.conformance.table"]  # where a run of several processes prints, too
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what touches the database, for ``-m database``: by what a test asks for, not by its name."""
+    for item in items:
+        if item.get_closest_marker("django_db") or DATABASE_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("database")
 
 
 @pytest.fixture(scope="session")

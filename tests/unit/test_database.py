@@ -1,9 +1,13 @@
-"""The database's URL becomes Django's setting."""
+"""The database: its URL becomes Django's setting, its tables are what the models say, its locks let references pass."""
 
 from __future__ import annotations
 
-import pytest
+import re
 
+import pytest
+from django.core.management import call_command
+
+from portal.conf import PROJECT
 from portal.database import database_settings
 
 
@@ -26,3 +30,16 @@ def test_no_connection_to_postgresql_outlives_its_request() -> None:
 def test_another_database_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="mysql"):
         database_settings("mysql://localhost/x")
+
+
+def test_no_lock_of_ours_holds_up_a_new_row_that_refers_to_the_locked_one() -> None:
+    """PostgreSQL looks at a reference when the new row's transaction commits, which is after the audit log's head."""
+    files = [*PROJECT.glob("portal/**/*.py"), *PROJECT.glob("launcher/**/*.py")]
+    locks = [call for file in files for call in re.findall(r"select_for_update\((.*?)\)\.", file.read_text() + ".")]
+    assert len(locks) > 30
+    assert [call for call in locks if "no_key=True" not in call] == []
+
+
+@pytest.mark.django_db
+def test_no_change_of_a_model_is_without_its_migration() -> None:
+    call_command("makemigrations", check_changes=True, verbosity=0)  # ends the process when one is missing
