@@ -102,7 +102,8 @@ def _session_page(rows: selectors.Sessions, ended: bool, after: str, limit: int)
         if last is None:
             raise ApiError(422, "request.after", _("“after” must be the “next” of the page before."))
         if ended:
-            rows = rows.filter(Q(ended_at__lt=last.ended_at) | Q(ended_at=last.ended_at, pk__lt=last.pk))
+            before = Q(ended_at__lt=last.ended_at) | Q(pk__lt=last.pk)
+            rows = rows.filter(before, ended_at__lte=last.ended_at)  # said by itself, it leads into the index
         else:
             rows = rows.filter(Q(created_at__lt=last.created_at) | Q(created_at=last.created_at, pk__lt=last.pk))
     found = list(rows[: limit + 1])
