@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from launcher.demo.keeper import PR_SET_PDEATHSIG, prctl
 from tests.waiting import wait_for
@@ -73,17 +74,15 @@ def running() -> Iterator[tuple[str, Path]]:
 def _server(folder: Path) -> Iterator[str]:
     bin_folder = programs()
     assert bin_folder is not None, why_not()
-    is_root = os.geteuid() == 0
-    if is_root:
+    somebody: dict[str, Any] = {}
+    if os.geteuid() == 0:
         shutil.chown(folder, ACCOUNT)
-    somebody = ACCOUNT if is_root else None
+        somebody = {"user": ACCOUNT, "group": pwd.getpwnam(ACCOUNT).pw_gid, "extra_groups": []}
     environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
     initdb = [str(bin_folder / "initdb"), "-D", str(folder / "data"), "-U", ROLE, "-A", "trust", "-E", "UTF8", "-N"]
     if int(bin_folder.parent.name) >= 15:
         initdb += ["--locale-provider=icu", "--icu-locale=en"]
-    made = subprocess.run(
-        initdb, user=somebody, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    made = subprocess.run(initdb, **somebody, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if made.returncode:
         raise RuntimeError(f"initdb: {made.stderr}")
     command = [str(bin_folder / "postgres"), "-D", str(folder / "data"), "-k", str(folder)]
@@ -92,7 +91,7 @@ def _server(folder: Path) -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
             command,
-            user=somebody,
+            **somebody,
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
