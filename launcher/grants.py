@@ -1,9 +1,9 @@
 """The way from the portal into a session's own address: a one-time code, then a cookie that stands for a grant.
 
 The code lives in the shared cache for 30 seconds, is bound to the person, the session and the browser that began the
-entry (by the digest of its nonce, see ``launcher.proxy.entrance``), and is taken out by the one request that uses it; it
-counts only while the browser for which it was made is signed in. The cookie's value is random; the database keeps its
-SHA-256 only.
+entry (by the digest of its nonce, see ``launcher.proxy.entrance``), and is taken out by the one request that uses it.
+It counts only while the browser for which it was made is signed in. The cookie's value is random; the database keeps
+its SHA-256 only.
 """
 
 from __future__ import annotations

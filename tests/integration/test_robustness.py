@@ -37,7 +37,7 @@ from portal.clock import now
 from tests.conftest import RunningCluster
 from tests.entering import connect, entered, redeemed
 from tests.settings import FOLDER
-from tests.story import allow, drive, events_of, one_round, signed_in
+from tests.story import allow, drive, events_of, one_round
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.integration]

@@ -19,7 +19,6 @@ from portal.audit.models import AuditEvent
 from portal.clock import now
 from tests.entering import code_for, entered
 from tests.integration.test_pages import session
-from tests.story import signed_in
 
 __all__ = ["session"]
 
