@@ -64,7 +64,7 @@ def test_a_container_says_whether_it_is_well_or_ends_by_itself(name: str) -> Non
     assert (service["restart"] == "no") == (name in ENDS_BY_ITSELF)
 
 
-@pytest.mark.parametrize("name", set(SERVICES) - ENDS_BY_ITSELF)
+@pytest.mark.parametrize("name", sorted(set(SERVICES) - ENDS_BY_ITSELF))
 def test_what_a_health_check_runs_of_ours_exists(name: str) -> None:
     check: list[str] = SERVICES[name]["healthcheck"]["test"]
     words = shlex.split(check[1]) if check[0] == "CMD-SHELL" else check[1:]
