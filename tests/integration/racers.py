@@ -30,6 +30,7 @@ from launcher.states import EndReason
 from portal.accounts.models import User, WebSession
 from portal.audit import events
 from portal.audit.services import record
+from tests.integration.proxy_peers import NONCE
 
 CHOICES = LaunchChoices(cores=1, memory_mib=1024, walltime_seconds=3600, queue="workq")
 WAIT_SECONDS = 60
@@ -85,7 +86,7 @@ def end(session_id: str) -> str:
 
 def enter(label: str, code: str) -> str:
     """Redeem an entry code; the cookie's value, or nothing."""
-    issued = grants.redeem_entry_code(label=label, code=code)
+    issued = grants.redeem_entry_code(label=label, code=code, nonce=NONCE)
     return issued.cookie_value if issued is not None else ""
 
 

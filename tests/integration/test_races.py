@@ -25,6 +25,7 @@ from portal.accounts.tokens import create_token
 from portal.audit.models import AuditEvent
 from portal.audit.selectors import verify
 from portal.conf import PROJECT
+from tests.integration.proxy_peers import ENTRY
 from tests.integration.test_crashes import worker_environment
 from tests.story import events_of, signed_in
 
@@ -138,7 +139,7 @@ def test_whoever_signs_out_while_entering_is_left_outside(race: Race, alice: Use
     services.record_ready(session.pk)
     for _ in range(2 * TIMES):
         key = signed_in(alice)
-        code = grants.create_entry_code(session=session, user=alice, web_session_key=key, address="")
+        code = grants.create_entry_code(session=session, user=alice, web_session_key=key, entry=ENTRY, address="")
         browser = WebSession.objects.get()
         cookie, out = race(["enter", session.host_label, code], ["sign_out_one", "alice", browser.pk])
         assert out == "out"
@@ -152,7 +153,7 @@ def test_one_code_opens_one_door(race: Race, alice: User) -> None:
     services.record_ready(session.pk)
     key = signed_in(alice)
     for _ in range(TIMES):
-        code = grants.create_entry_code(session=session, user=alice, web_session_key=key, address="")
+        code = grants.create_entry_code(session=session, user=alice, web_session_key=key, entry=ENTRY, address="")
         cookies = race(*[["enter", session.host_label, code]] * AT_ONCE)
         assert Counter(map(bool, cookies)) == {False: AT_ONCE - 1, True: 1}
 
@@ -163,7 +164,9 @@ def test_all_of_it_at_once_ends_well(race: Race, alice: User, bob: User, admin: 
         first, second = starting(alice, 2 * number), starting(bob, 2 * number + 1)
         services.record_ready(first.pk)
         create_token(user=admin, name="test", scope="read", days=1)
-        code = grants.create_entry_code(session=first, user=alice, web_session_key=signed_in(alice), address="")
+        code = grants.create_entry_code(
+            session=first, user=alice, web_session_key=signed_in(alice), entry=ENTRY, address=""
+        )
         signed_in(admin)
         _, *answers = race(
             ["enter", first.host_label, code],
