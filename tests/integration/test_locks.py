@@ -41,10 +41,11 @@ CHOICES = LaunchChoices(cores=1, memory_mib=1024, walltime_seconds=3600, queue="
 
 
 def _somebody_waits() -> bool:
+    """Whether another transaction waits for this one. Other processes of the tests use the same server."""
     with connection.cursor() as cursor:
-        cursor.execute(  # other processes of the tests have databases of their own on this server
-            "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
-            "WHERE NOT granted AND datname = current_database()"
+        cursor.execute(
+            "SELECT count(*) FROM pg_locks AS theirs JOIN pg_locks AS ours USING (transactionid) "
+            "WHERE NOT theirs.granted AND ours.pid = pg_backend_pid()"
         )
         return bool(cursor.fetchone()[0])
 
