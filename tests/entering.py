@@ -37,11 +37,14 @@ def redeemed(session: InteractiveSession, code: str, *, nonce: str = NONCE, labe
     return grants.redeem_entry_code(label=label or label_of(session), code=code, nonce=nonce)
 
 
+def code_of(session: InteractiveSession, user: User, *, web_session_key: str = "") -> str:
+    """The same code without the portal's pages, for a browser in which ``user`` is signed in."""
+    key = web_session_key or signed_in(user)
+    return grants.create_entry_code(session=session, user=user, web_session_key=key, entry=ENTRY, address="")
+
+
 def entered(session: InteractiveSession, user: User, *, web_session_key: str = "") -> str:
     """The cookie of somebody who has come in, from a browser in which they are signed in."""
-    code = grants.create_entry_code(
-        session=session, user=user, web_session_key=web_session_key or signed_in(user), entry=ENTRY, address=""
-    )
-    issued = redeemed(session, code)
+    issued = redeemed(session, code_of(session, user, web_session_key=web_session_key))
     assert issued is not None
     return issued.cookie_value

@@ -36,5 +36,3 @@ from portal.settings import DATABASES  # noqa: E402  (as above)
 
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["TEST"] = {"NAME": str(FOLDER / "test.sqlite3")}  # other processes and threads see it, too
-else:
-    DATABASES["default"]["CONN_MAX_AGE"] = 0  # a thread of a test ends without a word, and its connection with it

@@ -3,7 +3,8 @@
     python -m tests.integration.racers
 
 Reads a race from each line: a JSON list of orders, each a list of a name below and its arguments, one process for each.
-They begin together, once all have a connection. Answers with a line: a JSON list of what came out, in the same order.
+They begin together, once all have a connection. Answers with a line: a JSON list, in the same order,
+of what came out and what went wrong.
 """
 
 from __future__ import annotations
@@ -128,16 +129,16 @@ def _run(order: list[object], together: Barrier, answer: Connection) -> None:
     try:
         connection.ensure_connection()
         together.wait(WAIT_SECONDS)
-        answer.send(ORDERS[str(name)](*arguments))
+        answer.send((ORDERS[str(name)](*arguments), ""))
     except Exception as error:  # the test says it
-        answer.send(f"{name}: {error!r}")
+        answer.send(("", f"{name}: {error!r}"))
     finally:
         connection.close()
         os._exit(0)  # as if killed: what a child has of its parent's is not the child's to tidy up
 
 
-def race(orders: list[list[object]]) -> list[str]:
-    """What came out of each."""
+def race(orders: list[list[object]]) -> list[tuple[str, str]]:
+    """What came out of each, and what went wrong."""
     fork = multiprocessing.get_context("fork")
     together = fork.Barrier(len(orders))
     running = []
@@ -149,7 +150,7 @@ def race(orders: list[list[object]]) -> list[str]:
         running.append((child, here))
     found = []
     for child, here in running:
-        found.append(here.recv() if here.poll(WAIT_SECONDS) else "no answer")
+        found.append(here.recv() if here.poll(WAIT_SECONDS) else ("", "no answer"))
         child.kill()
         child.join()
     return found

@@ -24,7 +24,7 @@ from portal.accounts.ways.base import Identity, Proved
 from portal.audit import events
 from portal.audit.services import record
 from portal.clock import now
-from tests.integration.proxy_peers import ENTRY, NONCE
+from tests.entering import code_of, redeemed
 from tests.story import signed_in
 from tests.waiting import wait_for
 
@@ -156,14 +156,12 @@ def browser(alice: User) -> WebSession:
 @pytest.fixture
 def enter(alice: User, session: InteractiveSession, browser: WebSession) -> Callable[[], Verdict | None]:
     """Redeems the code that leads to the session; later it says what the cookie is worth, if there is one."""
-    code = grants.create_entry_code(
-        session=session, user=alice, web_session_key=signed_in(alice), entry=ENTRY, address=""
-    )
+    code = code_of(session, alice)
     issued: list[grants.GrantIssued | None] = []
 
     def redeem_or_look() -> Verdict | None:
         if not issued:
-            issued.append(grants.redeem_entry_code(label=session.host_label, code=code, nonce=NONCE))
+            issued.append(redeemed(session, code))
         if issued[0] is None:
             return None
         return selectors.open_target(label=session.host_label, cookie_value=issued[0].cookie_value).verdict

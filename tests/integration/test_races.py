@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import pytest_django
 
-from launcher import grants, parts, selectors, services
+from launcher import parts, selectors, services
 from launcher.catalog import LaunchChoices
 from launcher.connection import Connection
 from launcher.models import AccessGrant, InteractiveSession, SupportVisit
@@ -25,7 +25,7 @@ from portal.accounts.tokens import create_token
 from portal.audit.models import AuditEvent
 from portal.audit.selectors import verify
 from portal.conf import PROJECT
-from tests.integration.proxy_peers import ENTRY
+from tests.entering import code_of
 from tests.integration.test_crashes import worker_environment
 from tests.story import events_of, signed_in
 
@@ -43,7 +43,7 @@ Race = Callable[..., list[str]]
 
 @pytest.fixture(scope="module")
 def race(django_db_setup: None, django_db_blocker: pytest_django.DjangoDbBlocker) -> Iterator[Race]:
-    """Runs orders of ``racers``, one process each; what came out, in the same order."""
+    """Runs orders of ``racers``, one process each; what came out, in the same order. Nothing may go wrong."""
     with django_db_blocker.unblock():
         environment = worker_environment() | {"PORTAL_OPEN_AS_USER": "1"}
     with subprocess.Popen(
@@ -61,8 +61,9 @@ def race(django_db_setup: None, django_db_blocker: pytest_django.DjangoDbBlocker
         def run(*orders: list[object]) -> list[str]:
             to_it.write(json.dumps(orders) + "\n")
             to_it.flush()
-            found: list[str] = json.loads(from_it.readline())
-            return found
+            found: list[tuple[str, str]] = json.loads(from_it.readline())
+            assert [wrong for _, wrong in found if wrong] == []
+            return [outcome for outcome, _ in found]
 
         yield run
         to_it.close()
@@ -139,7 +140,7 @@ def test_whoever_signs_out_while_entering_is_left_outside(race: Race, alice: Use
     services.record_ready(session.pk)
     for _ in range(2 * TIMES):
         key = signed_in(alice)
-        code = grants.create_entry_code(session=session, user=alice, web_session_key=key, entry=ENTRY, address="")
+        code = code_of(session, alice, web_session_key=key)
         browser = WebSession.objects.get()
         cookie, out = race(["enter", session.host_label, code], ["sign_out_one", "alice", browser.pk])
         assert out == "out"
@@ -153,7 +154,7 @@ def test_one_code_opens_one_door(race: Race, alice: User) -> None:
     services.record_ready(session.pk)
     key = signed_in(alice)
     for _ in range(TIMES):
-        code = grants.create_entry_code(session=session, user=alice, web_session_key=key, entry=ENTRY, address="")
+        code = code_of(session, alice, web_session_key=key)
         cookies = race(*[["enter", session.host_label, code]] * AT_ONCE)
         assert Counter(map(bool, cookies)) == {False: AT_ONCE - 1, True: 1}
 
@@ -164,9 +165,7 @@ def test_all_of_it_at_once_ends_well(race: Race, alice: User, bob: User, admin: 
         first, second = starting(alice, 2 * number), starting(bob, 2 * number + 1)
         services.record_ready(first.pk)
         create_token(user=admin, name="test", scope="read", days=1)
-        code = grants.create_entry_code(
-            session=first, user=alice, web_session_key=signed_in(alice), entry=ENTRY, address=""
-        )
+        code = code_of(first, alice)
         signed_in(admin)
         _, *answers = race(
             ["enter", first.host_label, code],
