@@ -9,7 +9,7 @@ import os
 import shutil
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -92,8 +92,10 @@ class Behind(Portal):
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, *, tls_port: int, plain_port: int, portal_port: int) -> Iterator[None]:
-    """The shipped file with this test's ports and certificate."""
+def nginx(
+    folder: Path, *, tls_port: int, plain_port: int, portal_port: int, session_ports: Sequence[int] = ()
+) -> Iterator[None]:
+    """The shipped file with this test's ports and certificate; ``session_ports``: of processes for notebooks only."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "notebooks.example.org")])
     begin = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
@@ -115,6 +117,10 @@ def nginx(folder: Path, *, tls_port: int, plain_port: int, portal_port: int) -> 
     ):
         assert there in shipped
         shipped = shipped.replace(there, here)
+    if session_ports:
+        before, upstream, after = shipped.partition("upstream footbridge_sessions {")
+        servers = "\n".join(f"    server 127.0.0.1:{port} max_fails=0;" for port in session_ports)
+        shipped = before + upstream + after.replace(f"    server 127.0.0.1:{portal_port} max_fails=0;", servers, 1)
     (folder / "shipped.conf").write_text(shipped)
     user = "user root;" if os.geteuid() == 0 else ""  # the folder is this test's alone
     (folder / "main.conf").write_text(user + MAIN.format(folder=folder))
@@ -141,6 +147,32 @@ async def behind(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         async with portal.running():
             with nginx(tmp_path, tls_port=portal.tls_port, plain_port=free_port(), portal_port=portal.port):
                 yield portal
+
+
+@pytest.mark.parametrize("address", ["host", "path"])
+async def test_notebooks_are_spread_over_their_processes_and_each_stays_with_one(
+    tmp_path: Path, address: Literal["host", "path"]
+) -> None:
+    async with Upstream().running() as pages, Upstream().running() as first, Upstream().running() as second:
+        ports = (first.port, second.port)
+        behind = Behind(pages, address=address, tls_port=free_port())
+        with nginx(
+            tmp_path, tls_port=behind.tls_port, plain_port=free_port(), portal_port=pages.port, session_ports=ports
+        ):
+            browser = await behind.connect()
+            for number in range(30):
+                host = "notebooks.example.org" if address == "path" else f"session{number}.sessions-example.org"
+                path = f"/s/session{number}/lab" if address == "path" else "/lab"
+                served = [len(process.requests) for process in (first, second)]
+                for _ in range(3):
+                    browser.writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+                    assert (await browser.answer()).status == 200
+                more = [len(process.requests) - before for process, before in zip((first, second), served, strict=True)]
+                assert sorted(more) == [0, 3]
+            await browser.close()
+        assert pages.requests == []
+        assert first.requests
+        assert second.requests
 
 
 async def test_the_server_hears_of_the_real_client_whatever_it_claims(behind: Behind) -> None:
