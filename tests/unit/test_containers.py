@@ -124,6 +124,12 @@ def test_the_demo_cluster_shares_no_network_and_no_keys_with_the_database() -> N
     assert {volume.partition(":")[0] for volume in cluster["volumes"]} == {"cluster", "config"}
 
 
+@pytest.mark.parametrize("setting", ["PORTAL_SSH_CA_KEY_FILE", "PORTAL_ENCRYPTION_KEY_FILES"])
+def test_another_key_can_be_named_in_the_settings_file(setting: str) -> None:
+    """What compose sets outright, no ``.env`` changes."""
+    assert {SERVICES[name]["environment"][setting].partition(":-")[0] for name in PORTAL} == {f"${{{setting}"}
+
+
 def test_only_a_port_of_this_computer_is_published() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert list(published) == ["web"]

@@ -35,9 +35,10 @@ def test_another_database_is_refused_by_name() -> None:
 def test_no_lock_of_ours_holds_up_a_new_row_that_refers_to_the_locked_one() -> None:
     """PostgreSQL looks at a reference when the new row's transaction commits, which is after the audit log's head."""
     files = [*PROJECT.glob("portal/**/*.py"), *PROJECT.glob("launcher/**/*.py")]
-    locks = [call for file in files for call in re.findall(r"select_for_update\((.*?)\)\.", file.read_text() + ".")]
+    call = re.compile(r"select_for_update\(((?:[^()]|\([^()]*\))*)\)")
+    locks = [arguments for file in files for arguments in call.findall(file.read_text(encoding="utf-8"))]
     assert len(locks) > 30
-    assert [call for call in locks if "no_key=True" not in call] == []
+    assert [arguments for arguments in locks if "no_key=True" not in arguments] == []
 
 
 @pytest.mark.django_db

@@ -78,7 +78,7 @@ def test_what_is_typed_can_be_read_by_a_shell(page: Path) -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("page", ["install.md", "operations.md", "credentials/certificate.md"])
+@pytest.mark.parametrize("page", ["install.md", "operations.md", "containers.md", "credentials/certificate.md"])
 def test_the_same_is_typed_in_both_languages(page: str) -> None:
     def commands(language: str) -> list[str]:
         return [line.split("  #")[0].rstrip() for line in typed(PROJECT / "docs" / language / page).splitlines()]
