@@ -70,18 +70,22 @@ def create_entry_code(
 
 def redeem_entry_code(*, label: str, code: str, nonce: str) -> GrantIssued | None:
     """The grant for a code that is fresh, unused and meant for the session at this address and for the browser with
-    this nonce; else ``None``. In any case the code is used up."""
+    this nonce; else ``None``. The code is used up by the answer, whichever it is."""
     value = cache.get(_key(code))
-    if value is None or not cache.delete(_key(code)):  # only one of two racing requests deletes it
+    if value is None:
+        return None
+    # Read first: a database that is away leaves the code good for the page that tries again.
+    session = selectors.session_at(label)
+    user = User.objects.filter(pk=value["user"], is_active=True).first()
+    if not cache.delete(_key(code)):  # only one of two racing requests deletes it
         return None
     if not nonce or not hmac.compare_digest(sealing.digest(nonce), value["entry"]):
         return None
-    session = selectors.session_at(label)
-    user = User.objects.filter(pk=value["user"], is_active=True).first()
     if session is None or user is None or session.pk != value["session"]:
         return None
-    visit = None if selectors.owns(user, session) else selectors.running_visit(user, session)
-    if visit is None and not selectors.owns(user, session):
+    is_owner = selectors.owns(user, session)
+    visit = None if is_owner else selectors.running_visit(user, session)
+    if not is_owner and visit is None:
         return None
     cookie_value = ids.secret()
     moment = now()

@@ -248,7 +248,7 @@ def all_live_sessions() -> Sessions:
 
 
 def everybodys_live_sessions() -> Sessions:
-    """The same for programs, which are told less."""
+    """Those alone, without what only pages show: for counts, and for programs."""
     return InteractiveSession.objects.filter(
         state__in=LIVE_STATES,
         ended_at__isnull=True,  # as the indexes of live sessions have it
