@@ -23,7 +23,7 @@ from launcher.proxy.errors import AccessEnded, UpstreamError
 from launcher.proxy.fast import pump, tunnel
 from launcher.proxy.fast.direct import Direct
 from launcher.proxy.fast.lookout import Lookout
-from launcher.proxy.foreign import why_foreign
+from launcher.proxy.foreign import is_ahead, why_foreign
 from launcher.proxy.guesses import Guesses
 from launcher.proxy.headers import BadHead
 from launcher.proxy.limits import USUAL, Ceilings, InFlight
@@ -255,7 +255,7 @@ class Proxy:
         cause = why_foreign(visit, method, is_socket)
         own = visit.origin.path + OWN_PATHS
         if path.startswith(own):
-            if method != "GET" or is_socket or cause:
+            if method != "GET" or is_socket or cause or is_ahead(visit.fields):
                 return self._page(visit, pages.NOT_FOUND)
             if path == own + b"begin":
                 return self._entrance.begin(visit, query_of(visit).get("next", ""))
@@ -282,6 +282,8 @@ class Proxy:
         if access.verdict in (Verdict.NOT_READY, Verdict.OPEN):
             return self._page(visit, pages.NOT_READY)
         if access.verdict in (Verdict.SIGN_IN, Verdict.UNKNOWN) and visit.is_navigation:
+            if is_ahead(visit.fields):  # nobody enters yet, nor is anybody refused
+                return self._page(visit, pages.NOT_FOUND)
             return self._entrance.begin(visit, wanted(visit))
         if refusal := cause_of(access):
             await self._denials.tell(visit, access, refusal)

@@ -48,10 +48,10 @@ def cookie_value(value: bytes, name: bytes) -> str:
     return ""
 
 
-def values_of(value: bytes, prefix: bytes) -> list[str]:
-    """The values of all cookies whose names begin with ``prefix``, in the order they came."""
+def names_of(value: bytes, prefix: bytes) -> list[str]:
+    """The names of all cookies that begin with ``prefix``, in the order they came."""
     pairs = (pair.strip().partition(b"=") for pair in value.split(b";"))
-    return [content.decode("latin-1") for key, equals, content in pairs if equals and key.startswith(prefix)]
+    return [key.decode("latin-1") for key, equals, _ in pairs if equals and key.startswith(prefix)]
 
 
 def confined_cookie(value: bytes, path: bytes = b"/") -> bytes:

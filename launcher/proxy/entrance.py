@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode
 
 from launcher.proxy import pages
-from launcher.proxy.cookies import cookie_value, values_of
+from launcher.proxy.cookies import cookie_value, names_of
 from launcher.proxy.next_page import safe_next
 from launcher.proxy.pages import Page
 from launcher.proxy.sites import Site
@@ -23,11 +23,13 @@ from portal import ids
 
 NONCE_SECONDS = 120
 MOST_ENTRIES = 8
-"""Nonces that a browser keeps for one address. Beyond, the oldest is taken again: their cookies stay few."""
+"""Nonces that a browser keeps for one address. Beyond, the oldest go: their cookies stay few. None is taken again: a
+page of the session could have planted it."""
 
 _CODE = re.compile(r"[A-Za-z0-9_-]{16,128}")
 _NONCE = re.compile(r"[A-Za-z0-9_-]{43}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_NAME_END = re.compile(r"-entry-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +52,15 @@ class Entrance:
     def begin(self, visit: Visit, goal: str) -> Page:
         """To the portal, which knows who this is: it sends those back who may come in. ``goal``: the page they want."""
         path = visit.origin.path.decode("ascii")
-        nonce = self._spare(visit) or ids.secret()
+        nonce = ids.secret()
         digest = hashlib.sha256(nonce.encode("ascii")).hexdigest()
         goal = safe_next(goal, path)
         query = urlencode({"entry": digest} | ({"next": goal} if goal != path else {}))
         cookie = self._cookie(self._name(visit, digest), nonce, path, seconds=NONCE_SECONDS)
-        return pages.redirect(f"{self._site.portal_url}/sessions/by-address/{visit.label}/?{query}").setting(cookie)
+        page = pages.redirect(f"{self._site.portal_url}/sessions/by-address/{visit.label}/?{query}").setting(cookie)
+        for name in self._surplus(visit):
+            page = page.setting(self._cookie(name, "", path, seconds=0))
+        return page
 
     def brought(self, visit: Visit) -> Entry:
         """The entry that a request wants to finish."""
@@ -84,10 +89,12 @@ class Entrance:
             return page
         return page.setting(self._cookie(entry.cookie_name, "", entry.path, seconds=0))
 
-    def _spare(self, visit: Visit) -> str:
-        """The nonce to take again, where a browser has many; usually there is none."""
-        kept = values_of(visit.fields.get(b"cookie", b""), self._name(visit, "").encode("ascii"))
-        return kept[0] if len(kept) >= MOST_ENTRIES and _NONCE.fullmatch(kept[0]) else ""
+    def _surplus(self, visit: Visit) -> list[str]:
+        """The cookies to end where a browser has many, the oldest; usually there are none."""
+        prefix = self._site.cookie_name(visit.origin.path)
+        names = names_of(visit.fields.get(b"cookie", b""), prefix.encode("ascii"))
+        kept = [name for name in dict.fromkeys(names) if _NAME_END.fullmatch(name, len(prefix))]
+        return kept[: min(max(0, len(kept) + 1 - MOST_ENTRIES), MOST_ENTRIES)]  # an answer's head has room for a few
 
     def _name(self, visit: Visit, digest: str) -> str:
         return f"{self._site.cookie_name(visit.origin.path)}-entry-{digest[:16]}"

@@ -6,13 +6,18 @@ Refused are, beyond those without permission:
   must say so, or, where a browser leaves it out or says ``null``, ``Sec-Fetch-Site: same-origin``, which no page can
   forge;
 - anything a browser marks as coming from another site, but for a plain navigation of a whole tab.
+
+And whether a person asks at all: browsers also load pages that somebody might want next.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from launcher.proxy.visit import Visit
 
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
+_PURPOSES = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")
 
 
 def why_foreign(visit: Visit, method: str, is_socket: bool) -> str:
@@ -32,3 +37,8 @@ def why_foreign(visit: Visit, method: str, is_socket: bool) -> str:
         return ""
     is_tab = fields.get(b"sec-fetch-mode") == b"navigate" and fields.get(b"sec-fetch-dest") == b"document"
     return "" if is_tab and method != "OPTIONS" else "cross_site"
+
+
+def is_ahead(fields: Mapping[bytes, bytes]) -> bool:
+    """Whether a browser loads this page before anybody wants it. ``fields``: the head by lower-case name."""
+    return any(fields.get(name, b"").startswith((b"prefetch", b"preview")) for name in _PURPOSES)

@@ -10,7 +10,8 @@ from launcher.proxy.visit import Visit
 
 MOST_BYTES = 2048
 _REFUSED = re.compile(r"[\x00-\x20\x7f\\]")
-_CLIMBS = re.compile(r"/(?:\.|%2e){1,2}(?:[/?#]|\Z)", re.IGNORECASE)
+_CLIMBS = re.compile(r"[^?#]*/(?:\.|%2e){1,2}(?:[/?#]|\Z)", re.IGNORECASE)
+"""A path that browsers make another one of, before they ask for it."""
 
 
 def wanted(visit: Visit) -> str:
@@ -25,7 +26,7 @@ def safe_next(value: str, path: str = "/") -> str:
         not value.startswith(path)
         or value.startswith(("//", path + OWN_PATHS.decode("ascii")))
         or _REFUSED.search(value)
-        or (path != "/" and _CLIMBS.search(value))
+        or _CLIMBS.match(value)
         or len(quoted) > MOST_BYTES
     ):
         return path

@@ -19,6 +19,7 @@ from launcher.cards import card_of, timeline_of
 from launcher.models import InteractiveSession
 from launcher.parts import clusters
 from launcher.proxy.entrance import is_digest
+from launcher.proxy.foreign import is_ahead
 from launcher.proxy.next_page import MOST_BYTES
 from portal.accounts import reauthentication
 from portal.accounts.models import User
@@ -122,10 +123,19 @@ def _to_address(session: InteractiveSession, step: str, wanted: str, **values: s
     return response
 
 
+def _is_opened(request: HttpRequest) -> bool:
+    """Whether somebody opens this as a page: no picture or frame asks for it, nor a browser ahead of its person. What
+    is done here is in the audit log as that person's doing."""
+    fields = {name.lower().encode(): value.encode() for name, value in request.headers.items()}
+    return request.headers.get("Sec-Fetch-Dest", "document") == "document" and not is_ahead(fields)
+
+
 @never_cache
 @require_GET
 def by_address(request: HttpRequest, label: str) -> HttpResponse:
     """An entry on its way through the portal: the owner is sent back with a one-time code, others see nothing."""
+    if not _is_opened(request):
+        raise Http404
     wanted = request.GET.get("next", "")
     if not request.user.is_authenticated:  # signing in may outlast the entry: it begins again after that
         query = f"?{urlencode({'next': wanted})}" if wanted else ""

@@ -281,6 +281,26 @@ def test_who_signs_in_on_the_way_begins_again_afterwards(session: InteractiveSes
     assert "session.connected" not in names()
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"Sec-Fetch-Dest": "image"},
+        {"Sec-Fetch-Dest": "iframe", "Sec-Fetch-Mode": "navigate"},
+        {"Sec-Fetch-Dest": "empty", "Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Dest": "document", "Sec-Purpose": "prefetch;prerender"},
+        {"Purpose": "prefetch"},
+    ],
+)
+def test_only_a_page_that_somebody_opens_makes_a_code_or_a_note(
+    session: InteractiveSession, as_alice: Client, as_bob: Client, fields: dict[str, str]
+) -> None:
+    address = reverse("launcher:by-address", args=[session.host_label])
+    for client in (as_alice, as_bob):
+        answer = client.get(address, {"entry": ENTRY}, headers=fields)
+        assert (answer.status_code, answer.get("Location")) == (404, None)
+    assert not {"session.connected", "session.access_denied"} & set(names())
+
+
 def test_a_page_with_too_long_an_address_is_left_out_rather_than_cut(
     session: InteractiveSession, as_alice: Client
 ) -> None:

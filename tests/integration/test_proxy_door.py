@@ -129,7 +129,7 @@ async def test_while_nothing_can_be_looked_up_the_entry_waits(portal: Portal) ->
 ELSEWHERE = [
     "//evil.example", "https://evil.example", "/\\evil.example", "\\evil", "/a\r\nSet-Cookie: x=1", "evil", "",
     "/.footbridge/enter?code=x", "/.footbridge/begin", "/\t/evil.example", "javascript:alert(1)", "/" + "x" * 2048,
-    "/" + "你" * 300,
+    "/" + "你" * 300, "/./.footbridge/begin", "/lab/../.footbridge/begin", "/%2E/.footbridge/begin?x=1", "/.//evil.example",
 ]  # fmt: skip
 
 
@@ -159,11 +159,18 @@ def sent_to_portal(portal: Portal, answer: Answer) -> dict[str, str]:
 
 def nonce_of(answer: Answer) -> tuple[str, str]:
     """The cookie that a browser gets when it begins: its name and value."""
-    (cookie,) = answer.values(b"set-cookie")
+    cookie = answer.values(b"set-cookie")[0]
     pair, _, attributes = cookie.decode().partition("; ")
     assert attributes == "Path=/; Max-Age=120; HttpOnly; SameSite=Lax"
     name, _, value = pair.partition("=")
     return name, value
+
+
+def ended_by(answer: Answer) -> list[str]:
+    """The cookies of older entries that an answer takes back."""
+    cookies = [cookie.decode() for cookie in answer.values(b"set-cookie")[1:]]
+    assert all(cookie.endswith("=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax") for cookie in cookies)
+    return [cookie.partition("=")[0] for cookie in cookies]
 
 
 async def test_begin_leaves_a_nonce_with_the_browser_and_tells_the_portal_its_digest(portal: Portal) -> None:
@@ -190,8 +197,31 @@ async def test_a_browser_that_begins_again_and_again_keeps_a_few_nonces(portal: 
         answer = await portal.ask("GET", "/.footbridge/begin", PAGE, f"Cookie: {cookies}".encode(), cookie="")
         name, nonce = nonce_of(answer)
         jar[name] = nonce
+        for ended in ended_by(answer):
+            del jar[ended]
         assert sent_to_portal(portal, answer)["entry"] == hashlib.sha256(nonce.encode()).hexdigest()
     assert len(jar) == MOST_ENTRIES
+
+
+async def test_a_page_that_plants_a_thousand_cookies_gets_no_long_answer(portal: Portal) -> None:
+    planted = "; ".join(f"footbridge-entry-{number:016x}=x" for number in range(1000))
+    answer = await portal.ask("GET", "/.footbridge/begin", PAGE, f"Cookie: {planted}".encode(), cookie="")
+    assert ended_by(answer) == [f"footbridge-entry-{number:016x}" for number in range(MOST_ENTRIES)]
+    assert len(answer.head) < 4096
+
+
+async def test_no_nonce_is_one_that_a_page_has_planted(portal: Portal) -> None:
+    known = "k" * 43
+    planted = "; ".join(f"footbridge-entry-{number:016x}={known}" for number in range(MOST_ENTRIES))
+    answer = await portal.ask("GET", "/.footbridge/begin", PAGE, f"Cookie: {planted}".encode(), cookie="")
+    assert sent_to_portal(portal, answer)["entry"] != hashlib.sha256(known.encode()).hexdigest()
+
+
+async def test_cookies_that_only_look_like_an_entrys_are_left_alone(portal: Portal) -> None:
+    planted = "; ".join(f"footbridge-entry-é{number}=x" for number in range(MOST_ENTRIES))
+    answer = await portal.ask("GET", "/.footbridge/begin", PAGE, f"Cookie: {planted}".encode("latin-1"), cookie="")
+    assert nonce_of(answer)
+    assert ended_by(answer) == []
 
 
 @pytest.mark.parametrize("goal", ELSEWHERE)
@@ -214,6 +244,25 @@ async def test_a_frame_or_a_picture_of_another_site_neither_begins_nor_enters(po
         answer = await portal.ask("GET", target, BEGUN, *fields, cookie="")
         assert (answer.status, answer.values(b"set-cookie")) == (404, [])
     assert CODE in portal.codes
+
+
+AHEAD = [b"Sec-Purpose: prefetch", b"Sec-Purpose: prefetch;prerender", b"Purpose: prefetch", b"X-Moz: prefetch"]
+
+
+@pytest.mark.parametrize("purpose", AHEAD)
+@pytest.mark.parametrize("target", ["/.footbridge/begin", ENTER, "/lab"])
+async def test_a_browser_that_loads_ahead_of_its_person_neither_begins_nor_enters(
+    portal: Portal, target: str, purpose: bytes
+) -> None:
+    portal.codes[CODE] = COOKIE
+    fields = (b"Sec-Fetch-Site: none", b"Sec-Fetch-Mode: navigate", b"Sec-Fetch-Dest: document", purpose)
+    answer = await portal.ask("GET", target, BEGUN, *fields, PAGE, cookie="")
+    assert (answer.status, answer.values(b"set-cookie")) == (404, [])
+    assert CODE in portal.codes
+
+
+async def test_a_page_that_is_loaded_ahead_comes_from_the_server_as_ever(portal: Portal) -> None:
+    assert (await portal.ask("GET", "/lab", AHEAD[0], PAGE)).status == 200
 
 
 async def test_a_nonce_never_reaches_the_server_in_the_job(portal: Portal) -> None:
