@@ -17,18 +17,13 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SecretsSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from portal.ldap_conf import LdapConf
 from portal.mailserver import MailServer, is_sender, parse_mail_server
 from portal.openid_conf import OpenIdConf
 from portal.pam_conf import PamConf
+from portal.secret_files import SecretFiles, setting_files, unusable
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The folder that holds ``manage.py``."""
@@ -51,7 +46,7 @@ def _private(path: Path) -> bool:
 
 def _secrets_folder() -> Path | None:
     """The folder with settings as files, where the settings name one that there is."""
-    name = os.environ.get("PORTAL_SECRETS_FOLDER") or dotenv_values(PROJECT / ".env").get("PORTAL_SECRETS_FOLDER")
+    name = os.environ.get("PORTAL_SECRETS_FOLDER", dotenv_values(PROJECT / ".env").get("PORTAL_SECRETS_FOLDER"))
     return Path(name) if name and Path(name).is_dir() else None
 
 
@@ -68,8 +63,8 @@ class Conf(LdapConf, OpenIdConf, PamConf):
 
     secrets_folder: Path | None = None
     """A folder with settings as files: what is in ``PORTAL_SECRET_KEY`` there is that setting, and so on. For
-    containers and service managers that hand secrets over as files, so that they stand in no environment. The
-    environment and ``.env`` win."""
+    containers and service managers that hand secrets over as files, so that they stand in no environment. What the
+    environment and ``.env`` set wins, unless it is empty."""
     secret_key: SecretStr
     """Signs cookies. At least 32 characters, random."""
     secret_key_fallbacks: Secrets = ()
@@ -226,7 +221,14 @@ class Conf(LdapConf, OpenIdConf, PamConf):
     def _is_folder(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_dir():
             raise ValueError(f"there is no folder {value}")
+        if value is not None and (paths := unusable(value, cls)):
+            raise ValueError(f"no file with text: {', '.join(map(str, paths))}")
         return value
+
+    @property
+    def secret_files(self) -> tuple[Path, ...]:
+        """The files with settings."""
+        return tuple(setting_files(self.secrets_folder, type(self)).values()) if self.secrets_folder else ()
 
     @field_validator("secret_key")
     @classmethod
@@ -279,9 +281,9 @@ class Conf(LdapConf, OpenIdConf, PamConf):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Settings from files last, of the folder that they name."""
-        files = SecretsSettingsSource(settings_cls, secrets_dir=_secrets_folder())
-        return init_settings, env_settings, dotenv_settings, files
+        """Settings from files where the others leave them open, of the folder that those name."""
+        files = SecretFiles(settings_cls, _secrets_folder(), before=(env_settings, dotenv_settings))
+        return init_settings, files, env_settings, dotenv_settings
 
     @model_validator(mode="after")
     def _safe(self) -> Self:

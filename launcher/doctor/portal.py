@@ -98,6 +98,7 @@ def files_private(_portal: object) -> Sequence[Said]:
 
     conf: Conf = settings.CONF
     places = [(PROJECT / ".env", "600"), (conf.data_folder, "700")]
+    places += [(path, "600") for path in conf.secret_files]
     if conf.database.startswith("sqlite:"):
         places.append((Path(settings.DATABASES["default"]["NAME"]), "600"))
     found: list[Said] = []

@@ -153,6 +153,17 @@ def test_a_missing_authority_is_named_and_no_login_is_tried(demo: Demo, tmp_path
     assert result.outcome("cluster.login") == "not checked"
 
 
+def test_a_file_with_a_setting_that_is_open_to_others_is_named(demo: Demo, tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    (folder / "PORTAL_EMAIL_URL").write_text("smtp://me:hush-hush@127.0.0.1:9")
+    for path, mode in ((folder / "PORTAL_EMAIL_URL", 0o644), (folder, 0o755)):
+        path.chmod(mode)
+    result = doctor(environment(demo, PORTAL_SECRETS_FOLDER=str(folder)))
+    assert f"chmod 600 {folder / 'PORTAL_EMAIL_URL'}" in [one["command"] for one in result.trouble]
+    assert "hush-hush" not in result.output
+
+
 def test_a_data_folder_that_is_open_to_others_is_named(demo: Demo) -> None:
     demo.folder.root.chmod(0o755)
     try:

@@ -129,7 +129,8 @@ async def test_while_nothing_can_be_looked_up_the_entry_waits(portal: Portal) ->
 ELSEWHERE = [
     "//evil.example", "https://evil.example", "/\\evil.example", "\\evil", "/a\r\nSet-Cookie: x=1", "evil", "",
     "/.footbridge/enter?code=x", "/.footbridge/begin", "/\t/evil.example", "javascript:alert(1)", "/" + "x" * 2048,
-    "/" + "你" * 300, "/./.footbridge/begin", "/lab/../.footbridge/begin", "/%2E/.footbridge/begin?x=1", "/.//evil.example",
+    "/" + "你" * 300, "/./.footbridge/begin", "/lab/../.footbridge/begin", "/%2E/.footbridge/begin?x=1",
+    "/.//evil.example",
 ]  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,47 @@ def test_the_environment_counts_before_a_file_of_the_folder_of_secrets(
     monkeypatch.setenv("PORTAL_SECRETS_FOLDER", str(tmp_path))
     monkeypatch.setenv("PORTAL_SITE_NAME", "from the environment")
     assert settings().site_name == "from the environment"
+
+
+def test_an_empty_line_in_the_environment_hides_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "PORTAL_DATABASE_URL").write_text("postgresql:///portal\n")
+    monkeypatch.setenv("PORTAL_SECRETS_FOLDER", str(tmp_path))
+    monkeypatch.setenv("PORTAL_DATABASE_URL", "")
+    assert settings().database == "postgresql:///portal"
+
+
+def test_a_file_may_be_a_link_as_orchestrators_make_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "..data" / "url").write_text("postgresql:///portal")
+    (tmp_path / "PORTAL_DATABASE_URL").symlink_to("..data/url")
+    monkeypatch.setenv("PORTAL_SECRETS_FOLDER", str(tmp_path))
+    assert settings().database == "postgresql:///portal"
+
+
+def no_text(path: Path) -> None:
+    path.write_bytes(b"postgresql:///\xff")
+
+
+def with_a_zero_byte(path: Path) -> None:
+    path.write_bytes(b"postgresql:///portal\0\n")
+
+
+def link_to_nothing(path: Path) -> None:
+    path.symlink_to(path.parent / "gone")
+
+
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, no_text, with_a_zero_byte, link_to_nothing, link_to_itself])
+def test_the_portal_does_not_start_without_a_setting_whose_file_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "PORTAL_DATABASE_URL")
+    monkeypatch.setenv("PORTAL_SECRETS_FOLDER", str(tmp_path))
+    with pytest.raises(ValidationError, match=r"no file with text: .*PORTAL_DATABASE_URL"):
+        settings()
 
 
 def test_a_folder_of_secrets_that_is_not_there_is_named(tmp_path: Path) -> None:
