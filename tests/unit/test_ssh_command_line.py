@@ -14,7 +14,7 @@ from launcher.ssh.commands import command_line
 hostile = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arguments=st.lists(hostile, max_size=4), value=hostile)
 def test_hostile_values_reach_the_command_unchanged(arguments: list[str], value: str) -> None:
     script = 'printf "%s\\0" "$VALUE" "$@"'
