@@ -20,7 +20,7 @@ from launcher.democluster import faults
 from tests.demo_process import StartedDemo
 from tests.waiting import wait_for
 
-MARKS = {"worker": "celery --app portal worker", "beat": "celery --app portal beat", "web": "portal.asgi:application"}
+MARKS = {"worker": "--app portal worker", "beat": "--app portal beat", "web": "portal.asgi:application"}
 VALKEY = "valkey"
 KILLS = ("worker", "worker", "web", "beat", VALKEY)
 FAULTS = (
@@ -48,9 +48,9 @@ class Monkey:
         self._killed_at: dict[str, list[float]] = collections.defaultdict(list)
 
     @property
-    def has_done_everything(self) -> bool:
-        """Whether each kind of harm was done."""
-        return set(self.done) >= {*FAULTS, *(f"kill {name}" for name in KILLS)}
+    def not_done(self) -> set[str]:
+        """The kinds of harm that were not done yet."""
+        return {*FAULTS, *(f"kill {name}" for name in KILLS)} - set(self.done)
 
     def act(self) -> None:
         """Do the next harm."""

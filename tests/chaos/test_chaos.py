@@ -25,6 +25,7 @@ from tests.waiting import wait_for
 LAUNCHES = int(os.environ.get("CHAOS_LAUNCHES", "8"))
 LIVE_AT_ONCE = 10
 ALLOWED = 100
+HAVOC_SECONDS = 90 + 10 * LAUNCHES
 SETTLE_SECONDS = 150
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240 + 20 * LAUNCHES)]
@@ -54,9 +55,11 @@ def live(rows: list[Row]) -> list[Row]:
 def raise_havoc(people: list[Person], monkey: Monkey, truth: Truth, dice: random.Random) -> None:
     """Launch, stop, kill and switch faults until there are enough sessions and each kind of harm was done."""
     pause = threading.Event()
-    next_launch = next_harm = time.monotonic()
-    while len(rows := truth.rows()) < LAUNCHES or not monkey.has_done_everything:
+    began = next_launch = next_harm = time.monotonic()
+    while len(rows := truth.rows()) < LAUNCHES or monkey.not_done:
         moment = time.monotonic()
+        if moment > began + HAVOC_SECONDS:
+            pytest.fail(f"after {HAVOC_SECONDS} s there were {len(rows)} sessions, and not done were {monkey.not_done}")
         wanted = live(rows)
         if moment >= next_launch and len(rows) < LAUNCHES:
             if len(wanted) >= LIVE_AT_ONCE or (len(wanted) > 3 and dice.random() < 0.4):
