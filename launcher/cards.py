@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from launcher import clusterwords, credential_state, endwarnings, endwords, noticewords, wording
+from launcher import clusterwords, credential_state, endwarnings, endwords, noticewords, selectors, wording
 from launcher.allowances import Entry
 from launcher.catalog import LaunchChoices
 from launcher.figures import last_round
@@ -131,7 +131,7 @@ def card_of(
     time_left, share = _time_left(session, choices)
     tone = "bad" if session.end_reason in _BAD_ENDINGS else _TONES[state]
     idle_stop_at = session.idle_stop_at if state is SessionState.READY else None
-    is_paused = _is_paused(session)
+    is_paused = selectors.is_paused(session)
     if session.unreachable_since is not None or idle_stop_at is not None or is_paused:
         tone = "warn"
     waits = state is SessionState.QUEUED and session.stop_requested_at is None
@@ -146,7 +146,7 @@ def card_of(
         app_name=app_name(session.app),
         icon_url=app_icon(session.app),
         state=state,
-        state_label=_("Paused") if is_paused else wording.state_label(state),
+        state_label=wording.paused_label() if is_paused else wording.state_label(state),
         state_tone=tone,
         state_text=_state_text(session),
         can_connect=state is SessionState.READY and bool(session.upstream_host) and is_owner and not is_paused,
@@ -180,12 +180,6 @@ def card_of(
         more=more_time_of(session, is_owner=is_owner, entries=entries),
         visits=_visits(session),
     )
-
-
-def _is_paused(session: InteractiveSession) -> bool:
-    """Whether the cluster lets it stand still: nothing in it answers meanwhile."""
-    is_running = session.state in (SessionState.STARTING, SessionState.READY)
-    return is_running and session.job_state == JobState.SUSPENDED and session.stop_requested_at is None
 
 
 MOST_VISITS = 5
@@ -280,7 +274,7 @@ def _known_text(session: InteractiveSession, state: SessionState) -> str:
         return _("Your session is being sent to the cluster.")
     if state is SessionState.QUEUED:
         return clusterwords.waiting_sentence(session)
-    if _is_paused(session):
+    if selectors.is_paused(session):
         return _("The cluster has paused this session. It goes on by itself later.")
     if state is SessionState.STARTING or (state is SessionState.READY and not session.upstream_host):
         if session.job_state in (JobState.QUEUED, JobState.HELD):

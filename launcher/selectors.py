@@ -20,6 +20,7 @@ from launcher.notebookpath import page_of
 from launcher.parts import clusters
 from launcher.proxy.access_types import Access, Target, Verdict
 from launcher.proxy.sites import path_of
+from launcher.schedulers.base import JobState
 from launcher.states import LIVE_STATES, SessionState
 from portal.accounts.models import User
 from portal.clock import now
@@ -218,6 +219,17 @@ def running_of(session: InteractiveSession) -> Running:
     )
 
 
+_CAN_BE_PAUSED = (SessionState.STARTING, SessionState.READY)
+PAUSED = Q(state__in=_CAN_BE_PAUSED, job_state=JobState.SUSPENDED, stop_requested_at__isnull=True)
+"""``is_paused`` for a query."""
+
+
+def is_paused(session: InteractiveSession) -> bool:
+    """Whether the cluster lets it stand still: nothing in it answers meanwhile."""
+    is_running = session.state in _CAN_BE_PAUSED
+    return is_running and session.job_state == JobState.SUSPENDED and session.stop_requested_at is None
+
+
 def may_be_continued(session: InteractiveSession) -> bool:
     """Whether a new session may go on with this one's work: it has begun to run, and nobody wants its end."""
     is_running = session.state in (SessionState.STARTING, SessionState.READY) and session.started_at is not None
@@ -279,6 +291,12 @@ def live_counts() -> dict[str, dict[str, int]]:
     for cluster_id, state, number in rows.annotate(number=Count("pk")).order_by():
         counts.setdefault(cluster_id, {})[state] = number
     return counts
+
+
+def clusters_and_apps_in_use() -> tuple[set[str], set[str]]:
+    """Ids of the clusters and of the apps that live sessions have, whether or not they are still configured."""
+    pairs = list(everybodys_live_sessions().values_list("cluster", "app").distinct().order_by())
+    return {cluster_id for cluster_id, _ in pairs}, {app_id for _, app_id in pairs}
 
 
 def silent_since(cluster_id: str) -> dt.datetime | None:

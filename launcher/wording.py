@@ -40,6 +40,11 @@ def state_label(state: SessionState) -> str:
     }[state]
 
 
+def paused_label() -> str:
+    """What is said instead of the state while the cluster lets the job stand still."""
+    return _("Paused")
+
+
 def memory_text(mib: int) -> str:
     """``4 GB`` or ``512 MB``."""
     return f"{mib / 1024:.10g} GB" if mib >= 1024 and mib % 128 == 0 else f"{mib} MB"

@@ -12,6 +12,7 @@ from django.views.decorators.http import require_GET
 
 from launcher import entitlements, selectors, services
 from launcher.cards import card_of
+from launcher.filters import PeopleFilter, SessionFilter
 from launcher.limit_forms import NumberForm
 from launcher.overview import overview
 from launcher.views.limits import administrator_or_404
@@ -22,12 +23,18 @@ from portal.addresses import address_of
 @login_required
 @require_GET
 def all_sessions(request: HttpRequest) -> HttpResponse:
-    """Live sessions of everybody, for auditors and administrators."""
+    """Live sessions of everybody, or those that the filter leaves, for auditors and administrators."""
     user = signed_in_user(request)
     if not user.may_audit:
         raise Http404
-    page = Paginator(selectors.all_live_sessions(), 50).get_page(request.GET.get("page"))
-    context = {"page_obj": page, "cards": [card_of(session, user) for session in page]}
+    filters = SessionFilter(request.GET, selectors.all_live_sessions())
+    page = Paginator(filters.chosen, 50).get_page(request.GET.get("page"))
+    context = {
+        "filter": filters,
+        "owner": filters.form.cleaned_data.get("owner", ""),
+        "page_obj": page,
+        "cards": [card_of(session, user) for session in page],
+    }
     return render(request, "launcher/all_sessions.html", context)
 
 
@@ -44,7 +51,7 @@ def clusters(request: HttpRequest) -> HttpResponse:
 
 @login_required
 def users(request: HttpRequest) -> HttpResponse:
-    """Everybody who has signed in, and how many sessions they may have."""
+    """Everybody who has signed in, or whom the filter leaves, and how many sessions they may have."""
     actor = administrator_or_404(request)
     form = NumberForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
@@ -53,7 +60,8 @@ def users(request: HttpRequest) -> HttpResponse:
             raise Http404
         number = form.cleaned_data["sessions_allowed"]
         services.set_sessions_of(user=person, sessions=number, actor=actor, address=address_of(request))
-        return redirect("launcher:admin-users")
-    page = Paginator(entitlements.people_with_numbers(), 50).get_page(request.GET.get("page"))
-    context = {"page_obj": page, "form": form, "site_default": settings.CONF.sessions_per_user}
+        return redirect(request.get_full_path())
+    filters = PeopleFilter(request.GET, entitlements.people_with_numbers())
+    page = Paginator(filters.chosen, 50).get_page(request.GET.get("page"))
+    context = {"filter": filters, "page_obj": page, "form": form, "site_default": settings.CONF.sessions_per_user}
     return render(request, "launcher/users.html", context)

@@ -107,13 +107,23 @@ def test_many_running_sessions_of_one_person_cost_no_more_than_two(
     assert queries(as_alice, path) == few <= MOST_QUERIES
 
 
+@pytest.mark.parametrize("query", ["", "?text=jupyter&state=ready&cluster=demo&app=jupyter"])
 def test_the_sessions_of_everybody_cost_no_more_than_two(
-    lengthening: RunningCluster, alice: User, bob: User, as_admin: Client
+    lengthening: RunningCluster, alice: User, bob: User, as_admin: Client, query: str
 ) -> None:
     sessions(alice, 2, are_live=True)
-    few = queries(as_admin, "/administration/sessions/")
+    few = queries(as_admin, f"/administration/sessions/{query}")
     sessions(bob, 20, are_live=True)
-    assert queries(as_admin, "/administration/sessions/") == few <= MOST_QUERIES
+    assert queries(as_admin, f"/administration/sessions/{query}") == few <= MOST_QUERIES
+
+
+@pytest.mark.parametrize("query", ["", "?text=guest"])
+def test_many_people_cost_no_more_than_two(lengthening: RunningCluster, as_admin: Client, query: str) -> None:
+    for number in range(30):
+        User.objects.create(username=f"guest{number}", password="!")
+        if number == 1:
+            few = queries(as_admin, f"/administration/users/{query}")
+    assert queries(as_admin, f"/administration/users/{query}") == few <= MOST_QUERIES
 
 
 def test_a_sessions_page_asks_no_more_for_a_long_history(
