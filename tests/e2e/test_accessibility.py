@@ -50,14 +50,19 @@ async def test_pages_of_an_administrator_have_no_violations(
     for path in (
         "/audit/",
         "/administration/users/",
+        "/administration/users/?text=admin",
+        "/administration/users/?text=nobody-is-called-so",
         "/administration/limits/",
         "/administration/sessions/",
+        "/administration/sessions/?text=nobody-is-called-so&owner=%00&state=no-such-state",
         "/administration/clusters/",
         "/administration/check-up/",
     ):
         await page.goto(path)
         await expect(page.locator("html")).to_have_attribute("lang", re.compile("zh"))
         found += await violations(page)
+        wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide == 0, f"{page.url} is {wide} pixels too wide"
     assert found == []
 
 
