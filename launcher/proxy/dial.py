@@ -11,7 +11,7 @@ from collections.abc import Callable
 from launcher.proxy.access_types import Target
 from launcher.proxy.connection import Connection
 from launcher.ssh.pool import Pool
-from launcher.ssh.sockets import bound_ahead
+from launcher.ssh.sockets import NEAR_AHEAD_BYTES, bound_ahead
 from launcher.ssh.ways import open_way
 
 
@@ -50,7 +50,7 @@ class TCPDial:
         if target.host.startswith("/"):
             return await loop.create_unix_connection(protocol_factory, target.host)
         transport, protocol = await loop.create_connection(protocol_factory, target.host, target.port)
-        bound_ahead(transport)
+        bound_ahead(transport, NEAR_AHEAD_BYTES)
         return transport, protocol
 
     async def aclose(self) -> None:
