@@ -18,14 +18,11 @@ MOST_BYTES = 2048
 class Answers:
     """The heads of one server's answers."""
 
-    __slots__ = ("_kept",)
+    __slots__ = ("_kept", "find")
 
     def __init__(self) -> None:
         self._kept: dict[bytes, tuple[Head, bool]] = {}
-
-    def find(self, data: bytes) -> tuple[Head, bool] | None:
-        """A whole head, if it came before, and whether its connection stays."""
-        return self._kept.get(data)
+        self.find = self._kept.get  # by the bytes of a whole head that came before; and whether its connection stays
 
     def keep(self, data: bytes, head: Head, *, stays: bool) -> None:
         """These bytes were found to be this final head, by the strict way and at the beginning of an answer."""

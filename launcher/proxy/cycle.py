@@ -1,4 +1,4 @@
-"""uvicorn's bookkeeping for a request whose fields are known, made at half the price, and its ASGI scope."""
+"""uvicorn's bookkeeping for a request whose fields are known, made at half the price, its scope and its own lines."""
 
 from __future__ import annotations
 
@@ -40,8 +40,19 @@ def scope_of(protocol: GuardedProtocol, line: re.Match[bytes], block: Block) -> 
 class Cycle(RequestResponseCycle):
     """A cycle whose request has no body and has come whole, on a connection that stays."""
 
+    # The rest of what uvicorn's own sets, until somebody sets something else.
+    disconnected = False
+    keep_alive = True
+    waiting_for_100_continue = False
+    body = bytearray()  # nobody adds to it: there is no body
+    more_body = False
+    response_started = False
+    response_complete = False
+    chunked_encoding = None
+    expected_content_length = 0
+    _event: asyncio.Event | None = None  # made when somebody wants it, which is seldom
+
     def __init__(self, protocol: GuardedProtocol, scope: Any) -> None:
-        # All that uvicorn's own sets; the event is made when somebody wants it, which is seldom.
         self.scope = scope
         self.transport = protocol.transport
         self.flow = protocol.flow
@@ -50,16 +61,6 @@ class Cycle(RequestResponseCycle):
         self.access_log = protocol.access_log
         self.default_headers = protocol.server_state.default_headers
         self.on_response = protocol.on_response_complete
-        self.disconnected = False
-        self.keep_alive = True
-        self.waiting_for_100_continue = False
-        self.body = _NOTHING
-        self.more_body = False
-        self.response_started = False
-        self.response_complete = False
-        self.chunked_encoding = None
-        self.expected_content_length = 0
-        self._event: asyncio.Event | None = None
 
     @property
     def message_event(self) -> asyncio.Event:  # type: ignore[override]  # an attribute there, set only when made
@@ -75,4 +76,19 @@ class Cycle(RequestResponseCycle):
         return self._event is not None
 
 
-_NOTHING = bytearray()  # nobody adds to it: there is no body
+class OwnLines:
+    """The web server's own lines of a head, which change with the second, when it makes another list of them."""
+
+    def __init__(self) -> None:
+        self._fields: object = None
+        self._lines = b""
+
+    def of(self, fields: list[tuple[bytes, bytes]]) -> bytes:
+        """The lines of ``fields``, which nobody changes."""
+        if fields is not self._fields:
+            self._lines = b"".join([b"%b: %b\r\n" % field for field in fields])
+            self._fields = fields
+        return self._lines
+
+
+own_lines = OwnLines()

@@ -156,7 +156,7 @@ class UpstreamPool:
             return
         connection.was_used = True
         connection.resume_reading()  # the last browser may have been slow; a paused socket would not notice its end
-        if slot.hand_on(connection):
+        if slot.waiting and slot.hand_on(connection):
             return
         slot.used.discard(connection)
         if len(slot.idle) >= self.limits.idle:

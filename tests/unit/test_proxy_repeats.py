@@ -6,6 +6,7 @@ import pytest
 
 from launcher.proxy import answers, reading, repeats
 from launcher.proxy.answers import Answers
+from launcher.proxy.cycle import OwnLines
 from launcher.proxy.exchange import Head
 from launcher.proxy.headers import Origin
 from launcher.proxy.reading import Reading, Readings
@@ -106,3 +107,11 @@ def test_readings_are_kept_within_limits_and_never_where_the_path_has_a_say() ->
     assert len(readings) == 1
     readings.clear()
     assert len(readings) == 0
+
+
+def test_the_web_servers_own_lines_are_those_of_the_present_second() -> None:
+    own = OwnLines()
+    for second in (b"one", b"two", b"two", b"one"):
+        fields = [(b"date", second), (b"server", b"x")]
+        assert own.of(fields) == own.of(fields) == b"date: " + second + b"\r\nserver: x\r\n"
+    assert own.of([]) == b""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from launcher.proxy.errors import ClientGone
+from launcher.proxy.exchange import Head
 from launcher.proxy.fast.lookout import Lookout
 from launcher.proxy.fast.pump import Offer, Relay
 from launcher.proxy.upstream import UpstreamPool
@@ -31,6 +32,16 @@ class Direct(Relay):
         lookout.add(self)
         self.connection.start(method, self._request.head, exchange=self)
         self._offer.attach(self)
+
+    def take_whole(self, head: Head, body: bytes) -> None:
+        """The usual answer: its head came before and went the same way, and it is here in one piece."""
+        passing = head.passing
+        if self.error is None and passing is not None and passing[0] is self.visit.origin:
+            self._head = head
+            self.complete = True
+            self._offer.answer_whole(head.status, passing[1], body)
+        else:
+            super().take_whole(head, body)
 
     def settle(self) -> None:
         """Only here the answer's end is known to be the end of what came: the connection can be given back."""

@@ -28,8 +28,8 @@ class Lookout:
     def discard(self, relay: Relay) -> None:
         """It is over."""
         self._moments.discard(relay)
-        self._watched.discard(relay)
         if relay.hold is not None:
+            self._watched.discard(relay)
             self.access.let_go(relay.hold)
             relay.hold = None
 

@@ -11,7 +11,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from launcher.proxy.cycle import Cycle
+from launcher.proxy.cycle import Cycle, own_lines
 from launcher.proxy.errors import ClientGone
 from launcher.proxy.fast.pump import EXTENSION, Relay
 from launcher.proxy.guard import GuardedProtocol
@@ -172,14 +172,24 @@ class Pump:
         cycle = self._cycle
         if cycle.disconnected:
             return
-        cycle.response_started = True
         cycle.waiting_for_100_continue = False
         if not keep_alive:
             cycle.keep_alive = False
-        ours = b"".join([b"%b: %b\r\n" % field for field in cycle.default_headers])
-        if not cycle.keep_alive:
-            ours += b"connection: close\r\n"
-        self._unsent = b"%b%b%b\r\n" % (STATUS_LINE[status], ours, lines)
+        self._unsent = self._head(status, lines)
+
+    def answer_whole(self, status: int, lines: bytes, body: bytes) -> None:
+        cycle = self._cycle
+        if cycle.disconnected:
+            return
+        cycle.transport.write(self._head(status, lines) + body)
+        self._end()
+
+    def _head(self, status: int, lines: bytes) -> bytes:
+        """The head with what the web server adds; the answer has begun."""
+        cycle = self._cycle
+        cycle.response_started = True
+        close = b"" if cycle.keep_alive else b"connection: close\r\n"
+        return b"".join((STATUS_LINE[status], own_lines.of(cycle.default_headers), close, lines, b"\r\n"))
 
     def write(self, data: bytes) -> None:
         if self._unsent:
@@ -196,6 +206,10 @@ class Pump:
         if cycle.disconnected:
             return
         self.flush()
+        self._end()
+
+    def _end(self) -> None:
+        cycle = self._cycle
         cycle.response_complete = True
         if not isinstance(cycle, Cycle) or cycle.is_awaited:
             cycle.message_event.set()

@@ -54,6 +54,9 @@ class Offer(Protocol):
     def answer(self, status: int, lines: bytes, *, keep_alive: bool) -> None:
         """Write the head; ``lines`` are whole header lines."""
 
+    def answer_whole(self, status: int, lines: bytes, body: bytes) -> None:
+        """As ``answer``, ``write`` and ``finish``, on a connection that may stay."""
+
     def write(self, data: bytes) -> None:
         """Write a piece of the body as it goes over the wire, behind the head."""
 
