@@ -38,6 +38,8 @@ HEAD_SECONDS = 20.0
 """A head must be complete so long after its first byte, or after the connection was made."""
 BODY_IDLE_SECONDS = 120.0
 """A body must go on within this time; however long it takes in all."""
+FULL_READ_BYTES = 256_000
+"""What uvloop reads at a time. While it gets that many it reads on, up to 32 times, and nobody else has a turn."""
 
 _ACCEPT_LANGUAGE = re.compile(rb"\r\naccept-language:[ \t]*([^\r\n]*)", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection:([^\r\n]*)", re.IGNORECASE)
@@ -286,10 +288,18 @@ class GuardedProtocol(LingeringProtocol):
             return b""
         if self.is_in_body:
             self._expect(BODY_IDLE_SECONDS)
+            if count >= FULL_READ_BYTES and not self.flow.read_paused:
+                self.transport.pause_reading()
+                self.loop.call_soon(self._read_on)
         else:
             self._expect(None)
             self._end_body(self.cycle)
         return data[count:]
+
+    def _read_on(self) -> None:
+        """Everybody else has had a turn."""
+        if not self.flow.read_paused:
+            self.transport.resume_reading()
 
     def _hand_on(self, piece: bytes) -> None:
         """Hand a piece of a body on."""

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 
+from launcher.proxy.fast.protocol import FastProtocol
+from launcher.proxy.guard import FULL_READ_BYTES
 from tests.integration.proxy_peers import Portal, Request, Upstream
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
+UPLOAD_BYTES = 64 * 1024 * 1024
 
 
 @pytest.fixture
@@ -92,3 +98,45 @@ async def test_a_head_alone_does_not_wait_for_its_body(portal: Portal) -> None:
     go_on.set()
     assert await raw.reader.readexactly(5) == b"hello"
     await raw.close()
+
+
+def test_a_quick_upload_gives_way_to_everybody_else_after_each_full_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvloop's own way, so with its loop: it would read up to 32 full pieces in a turn."""
+    turn, full, hand_on = 0, Counter[int](), FastProtocol._hand_on
+
+    def counting(protocol: FastProtocol, piece: bytes) -> None:
+        full[turn] += len(piece) >= FULL_READ_BYTES
+        hand_on(protocol, piece)
+
+    async def upload() -> None:
+        loop = asyncio.get_running_loop()
+
+        def next_turn() -> None:
+            nonlocal turn
+            turn += 1
+            loop.call_soon(next_turn)
+
+        async def discard(request: Request) -> None:
+            left = UPLOAD_BYTES
+            while left:
+                left -= len(await request.reader.read(1024 * 1024))
+            request.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+        upstream = Upstream(discard)
+        upstream.reads_bodies = False
+        async with upstream.running(), Portal(upstream, uses_uvloop=True).running() as portal:
+            head = portal.head("PUT", "/", b"Content-Length: %d" % UPLOAD_BYTES)
+            next_turn()
+
+            def send() -> bytes:
+                with socket.create_connection(("127.0.0.1", portal.port), timeout=60) as link:
+                    link.sendall(head)
+                    link.sendall(bytes(UPLOAD_BYTES))
+                    return link.recv(12)
+
+            assert await asyncio.to_thread(send) == b"HTTP/1.1 200"
+
+    monkeypatch.setattr(FastProtocol, "_hand_on", counting)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(upload())
+    assert max(full.values()) == 1
