@@ -16,7 +16,6 @@ from typing import Protocol
 from launcher.proxy import http, pages, websocket
 from launcher.proxy.access import AccessCache
 from launcher.proxy.access_types import Access, Verdict
-from launcher.proxy.cookies import cookie_value
 from launcher.proxy.denials import WRONG_HOST, Denials, Denied, cause_of
 from launcher.proxy.entrance import Entrance, query_of
 from launcher.proxy.errors import AccessEnded, UpstreamError
@@ -32,11 +31,10 @@ from launcher.proxy.next_page import wanted
 from launcher.proxy.outgoing import request_of
 from launcher.proxy.pages import Notice, Page
 from launcher.proxy.plan import Plan
-from launcher.proxy.reading import Reading, Readings
-from launcher.proxy.sites import OWN_PATHS, PATHS, Places, Site
+from launcher.proxy.reading import Reader, Reading
+from launcher.proxy.sites import OWN_PATHS, Site
 from launcher.proxy.upstream import UpstreamPool
-from launcher.proxy.visit import Receive, Scope, Send, Visit, raw_path_of
-from portal.addresses import client_address
+from launcher.proxy.visit import Receive, Scope, Send, Visit
 from portal.sparselog import SparseLog
 
 log = logging.getLogger(__name__)
@@ -83,10 +81,8 @@ class Proxy:
         self._entrance = Entrance(site)
         self._denials = Denials(denied)
         self._guesses = Guesses()
-        self._places = Places(site)
-        self._readings = Readings()
+        self._reader = Reader(site)
         self._moments = Moments(http.Watch.outlast)
-        self._cookie_names = (site.cookie_name(PATHS).encode("ascii"), site.cookie_name().encode("ascii"))
 
     @property
     def is_busy(self) -> bool:
@@ -94,14 +90,13 @@ class Proxy:
         return len(self.in_flight) > 0
 
     def matches(self, scope: Scope) -> bool:
-        """Whether this request is for a session's address. With two ``Host`` fields it is for nobody."""
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
-        return len(hosts) == 1 and bool(self._places.find(hosts[0], raw_path_of(scope)).label)
+        """Whether this request is for a session's address."""
+        return self._reader.knows(scope)
 
     def drop(self, *, session_id: str = "", user_id: int | None = None) -> None:
         """Something about a session or a person's rights has changed: ask again, also for what is open."""
         self.access.drop(session_id=session_id, user_id=user_id)
-        self._readings.clear()  # heads with a session's secret are no longer needed, or soon made again
+        self._reader.forget()  # heads with a session's secret are no longer needed, or soon made again
         if session_id:
             self.upstreams.drop(session_id)
 
@@ -112,7 +107,7 @@ class Proxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request or WebSocket handshake."""
-        visit = _visit(scope, self._read(scope))
+        visit = _visit(scope, self._reader.read(scope))
         if scope["type"] == "websocket":
             await receive()  # the connect event
         if not visit.label:
@@ -137,7 +132,7 @@ class Proxy:
         if not isinstance(plan, Plan):
             reading = whole.block.memo
             if not isinstance(reading, Reading):
-                reading = self._read(scope)
+                reading = self._reader.read(scope)
                 if reading.place.origin.path != b"/":  # then it is the path that says which session is meant
                     return False
                 whole.block.memo = reading
@@ -333,30 +328,6 @@ class Proxy:
         if grant is None:
             return self._entrance.end(entry, self._page(visit, pages.CODE_USED))
         return self._entrance.admit(entry, grant.cookie_value)
-
-    def _read(self, scope: Scope) -> Reading:
-        headers = scope["headers"]
-        key = ((scope.get("client") or ("",))[0], tuple(headers))
-        is_socket = scope["type"] == "websocket"  # each with a key of its own
-        reading = None if is_socket else self._readings.find(key)
-        if reading is None:
-            fields: dict[bytes, bytes] = dict(headers)
-            place = self._places.find(fields.get(b"host", b""), raw_path_of(scope))
-            reading = Reading(fields, place, self._cookie(place.origin.path, fields), self._client(scope, fields))
-            if not is_socket:
-                self._readings.keep(key, reading)
-        return reading
-
-    def _cookie(self, path: bytes, fields: dict[bytes, bytes]) -> str:
-        name = self._cookie_names[path == b"/"]
-        return cookie_value(fields.get(b"cookie", b""), name)
-
-    def _client(self, scope: Scope, fields: dict[bytes, bytes]) -> str:
-        peer: str = (scope.get("client") or ("",))[0]
-        if not self._site.trusted_proxies:
-            return peer
-        forwarded = fields.get(b"x-forwarded-for", b"").decode("latin-1")
-        return client_address(peer, forwarded, self._site.trusted_proxies)
 
     # Answering
 

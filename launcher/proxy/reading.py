@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from launcher.proxy.sites import Place
-from launcher.proxy.visit import Prepared
+from launcher.proxy.cookies import cookie_value
+from launcher.proxy.sites import PATHS, Place, Places, Site
+from launcher.proxy.visit import Prepared, Scope, raw_path_of
+from portal.addresses import client_address
 
 MOST_READINGS = 1024
 """How many are kept in a process. When there are more, all are forgotten: they are soon found again."""
@@ -57,6 +59,47 @@ class Readings:
             if len(self._kept) >= MOST_READINGS:
                 self._kept.clear()
             self._kept[key] = reading
+
+
+class Reader:
+    """Reads the requests at the addresses of one site."""
+
+    def __init__(self, site: Site) -> None:
+        self._trusted = site.trusted_proxies
+        self._places = Places(site)
+        self._readings = Readings()
+        self._cookie_names = (site.cookie_name(PATHS).encode("ascii"), site.cookie_name().encode("ascii"))
+
+    def knows(self, scope: Scope) -> bool:
+        """Whether a request is for a session's address. With two ``Host`` fields it is for nobody."""
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        return len(hosts) == 1 and bool(self._places.find(hosts[0], raw_path_of(scope)).label)
+
+    def read(self, scope: Scope) -> Reading:
+        """What a request's fields say, and at an address with a path what that says."""
+        headers = scope["headers"]
+        peer: str = (scope.get("client") or ("",))[0]
+        key = (peer, tuple(headers))
+        is_socket = scope["type"] == "websocket"  # each with a key of its own
+        reading = None if is_socket else self._readings.find(key)
+        if reading is None:
+            fields: dict[bytes, bytes] = dict(headers)
+            place = self._places.find(fields.get(b"host", b""), raw_path_of(scope))
+            name = self._cookie_names[place.origin.path == b"/"]
+            cookie = cookie_value(fields.get(b"cookie", b""), name)
+            reading = Reading(fields, place, cookie, self._client(peer, fields))
+            if not is_socket:
+                self._readings.keep(key, reading)
+        return reading
+
+    def forget(self) -> None:
+        """Read all anew: some readings may hold heads with a secret that has changed."""
+        self._readings.clear()
+
+    def _client(self, peer: str, fields: dict[bytes, bytes]) -> str:
+        if not self._trusted:
+            return peer
+        return client_address(peer, fields.get(b"x-forwarded-for", b"").decode("latin-1"), self._trusted)
 
 
 def _size(fields: Sequence[tuple[bytes, bytes]]) -> int:

@@ -35,8 +35,8 @@ class Direct(Relay):
 
     def take_whole(self, head: Head, body: bytes) -> None:
         """The usual answer: its head came before and went the same way, and it is here in one piece."""
-        passing = head.passing
-        if self.error is None and passing is not None and passing[0] is self.visit.origin:
+        passing, origin = head.passing, self.visit.origin
+        if self.error is None and passing is not None and (passing[0] is origin or passing[0] == origin):
             self._head = head
             self.complete = True
             self._offer.answer_whole(head.status, passing[1], body)
