@@ -24,6 +24,7 @@ from launcher.proxy.headers import MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from launcher.proxy.lingering import LINGER_SECONDS, LingeringProtocol
 from launcher.proxy.pages import Page
 from launcher.proxy.repeats import Blocks, Whole
+from launcher.proxy.turns import FULL_READ_BYTES, give_way
 from portal.sparselog import SparseLog
 
 refusals = SparseLog(logging.getLogger(__name__))
@@ -38,8 +39,6 @@ HEAD_SECONDS = 20.0
 """A head must be complete so long after its first byte, or after the connection was made."""
 BODY_IDLE_SECONDS = 120.0
 """A body must go on within this time; however long it takes in all."""
-FULL_READ_BYTES = 256_000
-"""What uvloop reads at a time. While it gets that many it reads on, up to 32 times, and nobody else has a turn."""
 
 _ACCEPT_LANGUAGE = re.compile(rb"\r\naccept-language:[ \t]*([^\r\n]*)", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection:([^\r\n]*)", re.IGNORECASE)
@@ -289,17 +288,11 @@ class GuardedProtocol(LingeringProtocol):
         if self.is_in_body:
             self._expect(BODY_IDLE_SECONDS)
             if count >= FULL_READ_BYTES and not self.flow.read_paused:
-                self.transport.pause_reading()
-                self.loop.call_soon(self._read_on)
+                give_way(self.transport, lambda: self.flow.read_paused)
         else:
             self._expect(None)
             self._end_body(self.cycle)
         return data[count:]
-
-    def _read_on(self) -> None:
-        """Everybody else has had a turn."""
-        if not self.flow.read_paused:
-            self.transport.resume_reading()
 
     def _hand_on(self, piece: bytes) -> None:
         """Hand a piece of a body on."""

@@ -17,9 +17,8 @@ AHEAD_BYTES = 1 << 20
 """As much may the other side send ahead of us, where the system's own limit (net.core.rmem_max) is not lower."""
 
 NEAR_AHEAD_BYTES = 1 << 17
-"""The same for a server in our own network. Linux doubles it, and uvloop reads 256,000 bytes at a time, up to 32 times
-in a turn for as long as it gets that many: with more, one quick download held everybody's frames up for ten
-milliseconds."""
+"""The same for a server in our own network. Linux doubles it, and even so no read of uvloop is full: with more, one
+quick download held everybody's frames up for ten milliseconds, as ``launcher.proxy.turns`` tells."""
 
 
 def bound_unsent(transport: asyncio.BaseTransport) -> None:

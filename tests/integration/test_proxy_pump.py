@@ -11,12 +11,14 @@ import pytest
 import uvloop
 
 from launcher.proxy.fast.protocol import FastProtocol
-from launcher.proxy.guard import FULL_READ_BYTES
-from tests.integration.proxy_peers import Portal, Request, Upstream
+from launcher.proxy.fast.tunnel import BrowserEnd
+from launcher.proxy.turns import FULL_READ_BYTES
+from tests.integration.proxy_peers import Portal, Request, Upstream, switching
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 UPLOAD_BYTES = 64 * 1024 * 1024
+DONE = b"HTTP/1.1 200"
 
 
 @pytest.fixture
@@ -100,13 +102,18 @@ async def test_a_head_alone_does_not_wait_for_its_body(portal: Portal) -> None:
     await raw.close()
 
 
-def test_a_quick_upload_gives_way_to_everybody_else_after_each_full_read(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["body", "frame"])
+def test_a_quick_upload_gives_way_to_everybody_else_after_each_full_read(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """uvloop's own way, so with its loop: it would read up to 32 full pieces in a turn."""
-    turn, full, hand_on = 0, Counter[int](), FastProtocol._hand_on
+    turn, full = 0, Counter[int]()
+    taker, name = (FastProtocol, "_hand_on") if kind == "body" else (BrowserEnd, "data_received")
+    take = getattr(taker, name)
 
-    def counting(protocol: FastProtocol, piece: bytes) -> None:
+    def counting(protocol: object, piece: bytes) -> None:
         full[turn] += len(piece) >= FULL_READ_BYTES
-        hand_on(protocol, piece)
+        take(protocol, piece)
 
     async def upload() -> None:
         loop = asyncio.get_running_loop()
@@ -117,26 +124,33 @@ def test_a_quick_upload_gives_way_to_everybody_else_after_each_full_read(monkeyp
             loop.call_soon(next_turn)
 
         async def discard(request: Request) -> None:
+            if kind == "frame":
+                request.writer.write(switching(request))
             left = UPLOAD_BYTES
-            while left:
+            while left > 0:
                 left -= len(await request.reader.read(1024 * 1024))
-            request.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            request.writer.write(DONE + b" OK\r\nContent-Length: 0\r\n\r\n" if kind == "body" else DONE)
 
         upstream = Upstream(discard)
         upstream.reads_bodies = False
         async with upstream.running(), Portal(upstream, uses_uvloop=True).running() as portal:
-            head = portal.head("PUT", "/", b"Content-Length: %d" % UPLOAD_BYTES)
             next_turn()
 
             def send() -> bytes:
                 with socket.create_connection(("127.0.0.1", portal.port), timeout=60) as link:
-                    link.sendall(head)
+                    if kind == "frame":
+                        link.sendall(portal.handshake())
+                        while not link.recv(65_536).endswith(b"\r\n\r\n"):
+                            pass
+                        link.sendall(b"\x82\xff" + UPLOAD_BYTES.to_bytes(8, "big") + bytes(4))
+                    else:
+                        link.sendall(portal.head("PUT", "/", b"Content-Length: %d" % UPLOAD_BYTES))
                     link.sendall(bytes(UPLOAD_BYTES))
-                    return link.recv(12)
+                    return link.recv(len(DONE))
 
-            assert await asyncio.to_thread(send) == b"HTTP/1.1 200"
+            assert await asyncio.to_thread(send) == DONE
 
-    monkeypatch.setattr(FastProtocol, "_hand_on", counting)
+    monkeypatch.setattr(taker, name, counting)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(upload())
     assert max(full.values()) == 1

@@ -19,6 +19,7 @@ from launcher.proxy.connection import Connection
 from launcher.proxy.errors import ClientGone
 from launcher.proxy.frames import CLOSE, close_payload, frame
 from launcher.proxy.outgoing import ask_to_upgrade, handshake_of
+from launcher.proxy.turns import FULL_READ_BYTES, give_way
 from launcher.proxy.upstream import UpstreamPool
 from launcher.proxy.visit import Receive, Send, Visit
 from launcher.proxy.websocket import passing_fields, proper_answer, refuse
@@ -93,12 +94,13 @@ async def forward(
 class End(asyncio.Protocol):
     """One end of a tunnel: what it receives goes to ``write``, the other end's."""
 
-    __slots__ = ("_delta", "_head", "_left", "_limit", "_tunnel", "peer", "transport", "write")
+    __slots__ = ("_delta", "_head", "_left", "_limit", "_tunnel", "is_congested", "peer", "transport", "write")
 
     def __init__(self, tunnel: Tunnel, *, masked: bool) -> None:
         self._tunnel = tunnel
         self._left = 0  # bytes of the frame under way that are still to come
         self._head = b""  # of a frame whose length is not known yet
+        self.is_congested = False  # its transport takes less than it gets
         # A frame below these many bytes is whole if its second byte, plus this, is the number of bytes.
         self._delta, self._limit = (-122, 132) if masked else (2, 128)
         self.transport: asyncio.Transport
@@ -109,6 +111,8 @@ class End(asyncio.Protocol):
         size = len(data)
         if self._left or self._head or not 1 < size < self._limit or data[1] + self._delta != size:
             self._follow(data)
+            if size >= FULL_READ_BYTES:
+                give_way(self.transport, lambda: self.peer.is_congested)
         try:
             self.write(data)
         except RuntimeError:  # uvloop's word for an end that was closed in this moment
@@ -144,10 +148,12 @@ class End(asyncio.Protocol):
         return not self._left and not self._head
 
     def pause_writing(self) -> None:
+        self.is_congested = True
         if not self.peer.transport.is_closing():
             self.peer.transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self.is_congested = False
         if not self.peer.transport.is_closing():
             self.peer.transport.resume_reading()
 
