@@ -45,6 +45,7 @@ class LoginHost:
     commands: list[str] = field(default_factory=list)
     forwarding: bool = True
     hold_forwarding: asyncio.Event | None = None  # a request to forward waits for it
+    held_forwarding: int = 0  # how many have waited, or still do
     auth_methods: tuple[str, ...] = ("publickey", "password")
     prompts: tuple[tuple[str, bool], ...] = (("Password: ", False),)
     password_expired: bool = False
@@ -120,6 +121,7 @@ class _Server(asyncssh.SSHServer):
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed")
         if self._host.hold_forwarding is None:
             return True
+        self._host.held_forwarding += 1
         return self._late(self._host.hold_forwarding, self._host.connections[-1], dest_host, dest_port)
 
     def unix_connection_requested(self, dest_path: str) -> bool:
@@ -174,6 +176,7 @@ class _HomeSFTP(asyncssh.SFTPServer):
     async def stat(self, path: bytes) -> Any:
         fault = self._host.sftp_faults.get("stat_hangs")
         if fault:
+            fault()
             await asyncio.Event().wait()
         return super().stat(path)
 

@@ -155,8 +155,8 @@ async def test_all_who_wait_for_a_connection_hear_of_a_refusal() -> None:
     portal = Portal(dead_upstream(), limits=Limits(connections=2, waiting=50), dial=Refusing())
     async with portal.running():
         asking = [asyncio.create_task(portal.ask("GET", "/")) for _ in range(20)]
-        await until(lambda: len(portal.proxy.in_flight) > 0)
-        await asyncio.wait(asking, timeout=0.1)
+        upstreams = portal.proxy.upstreams
+        await until(lambda: sum(len(slot.waiting) for slot in upstreams._slots.values()) == 18, "the others to wait")
         go_on.set()
         async with asyncio.timeout(60):
             answers = await asyncio.gather(*asking)

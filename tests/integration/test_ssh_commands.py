@@ -128,7 +128,7 @@ async def test_waiting_for_a_turn_counts_as_time(connection: asyncssh.SSHClientC
     sleepers = [
         asyncio.create_task(run(connection, Command(("sleep", "600")), timeout_seconds=60)) for _ in range(MAX_SESSIONS)
     ]
-    await asyncio.sleep(0)
+    await until(channels_of(connection).turns.locked, "all turns to be taken")
     with pytest.raises(TimedOut):
         await run(connection, Command(("true",)), timeout_seconds=0.1)
     for sleeper in sleepers:

@@ -400,9 +400,10 @@ async def test_a_file_system_that_hangs_times_out(files: RemoteFiles, host: Logi
 
 
 async def test_a_connection_that_breaks_is_unreachable(files: RemoteFiles, host: LoginHost) -> None:
-    host.sftp_faults["stat_hangs"] = lambda: None
+    was_asked = asyncio.Event()
+    host.sftp_faults["stat_hangs"] = was_asked.set
     asking = asyncio.create_task(files.kind("anything"))
-    await asyncio.sleep(0)
+    await until(was_asked.is_set, "the question to arrive")
     host.drop_connections()
     with pytest.raises(Unreachable):
         await asking

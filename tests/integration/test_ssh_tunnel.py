@@ -319,7 +319,7 @@ async def test_a_channel_that_opens_too_late_is_closed_again(setting: Setting, w
             with pytest.raises(TimedOut):
                 await opening
         else:
-            await asyncio.sleep(0)
+            await until(lambda: setting.host.held_forwarding, "the question to arrive")
             opening.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await opening
@@ -364,16 +364,18 @@ async def _stalled_sender(setting: Setting, port: int) -> tuple[asyncio.Transpor
     """A transport over which as much was written as backpressure allows."""
     transport, recorder = await setting.tunnel(port)
     written = 0
-    quiet = 0
-    while quiet < 20:
-        if recorder.events.count("pause") > recorder.events.count("resume"):
-            quiet += 1
-            await asyncio.sleep(0.01)
-        else:
-            quiet = 0
+
+    async def write() -> None:
+        nonlocal written
+        while True:
+            await until(lambda: recorder.events.count("pause") == recorder.events.count("resume"))
             transport.write(b"\0" * 65536)
             written += 65536
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # the loop's turn to send it
+
+    writing = asyncio.create_task(write())
+    await standstill(lambda: written)
+    writing.cancel()
     return transport, lambda: written
 
 

@@ -12,6 +12,7 @@ import pytest
 from launcher.proxy.access import AccessCache, Durations
 from launcher.proxy.access_types import Access, Verdict
 from portal.clock import now
+from tests.waiting import until
 
 OPEN = Access(Verdict.OPEN, session_id="s1", user_id=1, username="alice")
 
@@ -92,7 +93,7 @@ async def test_one_who_gives_up_does_not_spoil_it_for_the_others(cache: AccessCa
     database.may_answer.clear()
     first = asyncio.create_task(cache.look_up("label", "cookie"))
     second = asyncio.create_task(cache.look_up("label", "cookie"))
-    await asyncio.sleep(0)
+    await until(lambda: database.asked, "the first to ask")
     first.cancel()
     database.may_answer.set()
     assert await second is OPEN
@@ -101,9 +102,7 @@ async def test_one_who_gives_up_does_not_spoil_it_for_the_others(cache: AccessCa
 async def test_a_drop_during_a_look_up_makes_it_ask_again(cache: AccessCache, database: Database) -> None:
     database.may_answer.clear()
     asking = asyncio.create_task(cache.look_up("label", "cookie"))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert len(database.asked) == 1
+    await until(lambda: database.asked, "the database to be asked")
     database.rows.clear()  # revoked
     cache.drop(session_id="s1")
     database.may_answer.set()
@@ -157,17 +156,17 @@ async def test_a_connection_made_on_an_answer_that_another_has_replaced_is_check
 
 async def test_a_connection_that_was_let_go_is_not_ended(cache: AccessCache, database: Database) -> None:
     access = await cache.look_up("label", "cookie")
-    ended: list[int] = []
-    hold = cache.hold("label", "cookie", access, lambda: ended.append(1))
+    ended: list[str] = []
+    let_go = cache.hold("label", "cookie", access, lambda: ended.append("let go"))
+    cache.hold("label", "cookie", access, lambda: ended.append("kept"))
     database.rows.clear()
     database.may_answer.clear()
     cache.drop(session_id="s1")
-    await asyncio.sleep(0)
-    cache.let_go(hold)
+    await until(lambda: len(database.asked) == 2, "the database to be asked again")
+    cache.let_go(let_go)
     database.may_answer.set()
-    await cache.look_up("label", "cookie")
-    await asyncio.sleep(0)
-    assert ended == []
+    await until(lambda: ended, "the end of the other, which comes in the same turn of the loop")
+    assert ended == ["kept"]
 
 
 async def test_a_warm_answer_costs_less_than_15_microseconds(cache: AccessCache) -> None:

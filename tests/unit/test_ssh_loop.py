@@ -11,6 +11,7 @@ import pytest
 
 from launcher.ssh.errors import TimedOut
 from launcher.ssh.loop import LoopThread, hands_loop
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -66,9 +67,10 @@ def test_the_loops_own_thread_cannot_wait_for_itself(loop: LoopThread) -> None:
 
 
 def test_stopping_cancels_what_runs_and_a_later_call_starts_anew(loop: LoopThread) -> None:
-    cancelled = threading.Event()
+    begun, cancelled = threading.Event(), threading.Event()
 
     async def forever() -> None:
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -76,7 +78,7 @@ def test_stopping_cancels_what_runs_and_a_later_call_starts_anew(loop: LoopThrea
 
     async def begin() -> asyncio.Task[None]:
         task = asyncio.create_task(forever())
-        await asyncio.sleep(0)
+        await until(begun.is_set, "the task to begin")
         return task
 
     task = loop.run(begin(), 5)
