@@ -6,15 +6,21 @@ import asyncio
 import datetime as dt
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from launcher.proxy.access import AccessCache, Durations
-from launcher.proxy.access_types import Access, Verdict
+from launcher.proxy.access_types import Access, Target, Verdict
 from portal.clock import now
+from tests.integration.ssh_server import cluster_of
 from tests.waiting import until
 
 OPEN = Access(Verdict.OPEN, session_id="s1", user_id=1, username="alice")
+PLACE = Target(
+    cluster=cluster_of(22), username="alice", host="node1", port=8888, base_url="/", flavor="identity", secret="s"
+)
+AT_A_PLACE = replace(OPEN, target=PLACE)
 
 
 class Database:
@@ -25,9 +31,12 @@ class Database:
         self.asked: list[tuple[str, str]] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        self.is_away = False
 
     async def __call__(self, *, label: str, cookie_value: str) -> Access:
         self.asked.append((label, cookie_value))
+        if self.is_away:
+            raise OSError("no database")
         row = self.rows.get((label, cookie_value), Access(Verdict.SIGN_IN, session_id="s1"))
         await self.may_answer.wait()
         return row
@@ -167,6 +176,61 @@ async def test_a_connection_that_was_let_go_is_not_ended(cache: AccessCache, dat
     database.may_answer.set()
     await until(lambda: ended, "the end of the other, which comes in the same turn of the loop")
     assert ended == ["kept"]
+
+
+async def test_an_open_connection_outlives_a_database_that_is_away_for_a_minute_and_no_longer(
+    cache: AccessCache, database: Database, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    database.rows["label", "cookie"] = AT_A_PLACE
+    ended: list[float] = []
+    hold = cache.hold("label", "cookie", await cache.look_up("label", "cookie"), lambda: ended.append(clock.seconds))
+    clock.seconds += 50
+    cache.drop()
+    await until(lambda: hold.confirmed_at == 150, "an answer from which the minute counts")
+    database.is_away = True
+    for tries, seconds in enumerate((0, 59, 2), start=1):
+        clock.seconds += seconds
+        cache.drop()
+        await until(lambda wanted=tries: len(caplog.records) == wanted, "an attempt to check")  # type: ignore[misc]  # mypy cannot infer it
+    assert ended == [211.0]
+    assert cache.open_connections == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"secret": "another"},
+        {"host": "node2"},
+        {"port": 8889},
+        {"port": 0, "socket": "/run/fb"},
+        {"username": "bob"},
+        {"cluster": cluster_of(22, id="other")},
+    ],
+)
+async def test_a_connection_to_a_place_where_the_session_no_longer_is_ends(
+    cache: AccessCache, database: Database, clock: Clock, change: dict[str, object]
+) -> None:
+    database.rows["label", "cookie"] = AT_A_PLACE
+    ended = asyncio.Event()
+    hold = cache.hold("label", "cookie", await cache.look_up("label", "cookie"), ended.set)
+    clock.seconds += 1
+    database.rows["label", "cookie"] = replace(AT_A_PLACE, target=replace(PLACE, **change))  # type: ignore[arg-type]  # fields by name
+    cache.drop(session_id="s1")
+    await until(lambda: ended.is_set() or hold.confirmed_at == 101, "the outcome of the check")
+    assert ended.is_set() is bool(change.keys() - {"secret"})
+
+
+async def test_connections_are_checked_again_and_again_though_nothing_is_dropped(database: Database) -> None:
+    database.rows["label", "cookie"] = AT_A_PLACE
+    cache = AccessCache(database, durations=Durations(keep_seconds=0, recheck_seconds=0.01))
+    ended = asyncio.Event()
+    cache.hold("label", "cookie", await cache.look_up("label", "cookie"), ended.set)
+    await until(lambda: len(database.asked) > 3, "several checks")
+    assert not ended.is_set()
+    database.rows.clear()  # and nobody says so
+    await until(ended.is_set, "the end")
+    await cache.aclose()
 
 
 async def test_a_warm_answer_costs_less_than_15_microseconds(cache: AccessCache) -> None:
