@@ -66,15 +66,18 @@ def test_an_error_about_one_session_leaves_the_others_their_answers(
 ) -> None:
     poisoned, other = launched(alice), launched(bob)
     record_answers = services.record_answers
+    failed: list[str] = []
 
     def failing(answers: Mapping[str, services.Answer]) -> dict[str, InteractiveSession]:
         if poisoned.id in answers:
+            failed.extend(answers)
             raise RuntimeError("the database refused a value")
         return record_answers(answers)
 
     monkeypatch.setattr(services, "record_answers", failing)
     one_round(poisoned)
     drive(other, SessionState.READY)
+    assert poisoned.id in failed
 
 
 def test_a_round_that_takes_too_long_keeps_what_it_learned_and_marks_the_rest(

@@ -9,7 +9,7 @@ import threading
 import pytest
 from django.conf import settings
 from django.core.management import call_command
-from django.db import connection, connections
+from django.db import connections
 from django.test import Client
 from django.urls import reverse
 
@@ -139,8 +139,6 @@ def test_a_code_works_once(demo_cluster: RunningCluster, waiting: Client, secret
 
 
 def test_of_two_racing_requests_with_one_code_one_gets_in(alice: User, secret: str, clock: Clock) -> None:
-    if connection.vendor == "sqlite" and connection.is_in_memory_db():  # type: ignore[attr-defined]  # SQLite has it
-        pytest.skip("threads share one connection of an SQLite database in memory")
     start, results = threading.Barrier(2), []
 
     def attempt() -> None:

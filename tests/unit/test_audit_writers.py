@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import connections, transaction
 
 from portal.audit import selectors
 from portal.audit.events import SessionSubmitted
@@ -89,8 +89,6 @@ def _writer(number: int, folder: Path, environment: dict[str, str]) -> Iterator[
 @pytest.mark.django_db(transaction=True)
 def test_threads_lose_no_event() -> None:
     """On the database the suite runs on, which may be PostgreSQL."""
-    if connection.vendor == "sqlite" and connection.is_in_memory_db():  # type: ignore[attr-defined]  # SQLite has it
-        pytest.skip("threads share one connection of an SQLite database in memory; the test above has a file")
     start = threading.Barrier(WRITERS)
     errors: list[Exception] = []
 
