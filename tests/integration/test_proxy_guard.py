@@ -105,6 +105,28 @@ async def test_a_body_may_be_slow_but_must_go_on(portal: Portal, monkeypatch: py
     await raw.close()
 
 
+async def test_too_many_requests_in_a_row_are_refused_behind_those_that_may_wait(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "MAX_PIPELINED", 3)
+    go_on = asyncio.Event()
+
+    async def wait(request: Request) -> None:
+        await go_on.wait()
+        await hello(request)
+
+    portal.upstream.handler = wait
+    raw = await portal.connect()
+    raw.writer.write(portal.head("GET", "/"))
+    await until(lambda: portal.upstream.requests, "the first request")
+    raw.writer.write(portal.head("GET", "/") * 5)
+    go_on.set()
+    assert [(await raw.answer()).status for _ in range(5)] == [200, 200, 200, 200, 429]
+    assert await rest(raw) == b""
+    assert len(portal.upstream.requests) == 4
+    await raw.close()
+
+
 async def test_a_refusal_comes_after_the_answers_to_earlier_requests(portal: Portal) -> None:
     go_on = asyncio.Event()
 

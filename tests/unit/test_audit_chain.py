@@ -88,6 +88,10 @@ def test_whole_row_after_another_row_is_misplaced() -> None:
     assert chain.flaw_after(Tip(1, "a" * 64), link(2, "b" * 64)) == Break(2, Flaw.MISPLACED)
 
 
+def test_row_with_a_number_that_was_there_before_is_extra() -> None:
+    assert chain.flaw_after(Tip(2, "a" * 64), link(sequence=2, previous="a" * 64)) == Break(2, Flaw.EXTRA)
+
+
 def test_seal_needs_the_key() -> None:
     tip = Tip(7, "a" * 64)
     seal = chain.head_seal(tip, "the portal's key")

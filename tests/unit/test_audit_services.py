@@ -104,6 +104,7 @@ def test_rolled_back_event_leaves_no_trace() -> None:
         ("eve\r\nfake line", "eve\ufffd\ufffdfake line"),
         ("nul\0", "nul\ufffd"),
         ("half\ud800", "half\ufffd"),
+        ("line\u2028break\u2029", "line\ufffdbreak\ufffd"),
     ],
 )
 def test_hostile_actor_is_made_harmless(given: str, kept: str) -> None:
@@ -150,6 +151,7 @@ def test_repeated_attempt_is_recorded_once() -> None:
     assert record_once(refusal, actor="alice") is not None
     assert record_once(refusal, actor="alice") is None
     assert record_once(refusal, actor="bob") is not None
+    assert record_once(refusal, actor="alice", session_id="abcdefghjkmn") is not None
     assert record_once(UserSignInRefused(way="token", cause="revoked"), actor="alice") is not None
 
 
