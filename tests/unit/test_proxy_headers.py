@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launcher.proxy import headers
 from launcher.proxy.cookies import confined_cookie, cookie_value, names_of, passing_cookies
 from launcher.proxy.headers import (
     MAX_HEAD_BYTES,
@@ -187,6 +188,7 @@ def test_what_is_no_path_is_refused(path: bytes) -> None:
         (b"__Host-footbridge=x;a=1", b"a=1"),
         (b"footbridge-entry-0a=x; a=1; __Host-footbridge-entry-0b=y", b"a=1"),
         (b"__host-portal=x; a=1", b"a=1"),
+        (b"__Secure-footbridge=x; a=1", b"a=1"),
         (b"portal=1; portal-csrf=2; portal-language=3; _xsrf=4", b"_xsrf=4"),
         (b"a=footbridge=1", b"a=footbridge=1"),
         (b"footbridge", b""),
@@ -220,6 +222,8 @@ def test_cookies_are_found_by_how_their_names_begin() -> None:
         (b" portal-language=zh", b""),
         (b"=footbridge=1", b""),
         (b"footbridge", b""),
+        (b"nameless", b""),
+        (b"__Secure-portal=1; Secure", b""),
     ],
 )
 def test_a_cookie_of_the_server_is_confined(value: bytes, left: bytes) -> None:
@@ -251,6 +255,8 @@ def test_below_the_portal_only_the_notebooks_own_cookies_pass(value: bytes, left
         (b"_xsrf=1; Path=" + PATH + b"lab; Domain=example.org", b"_xsrf=1; Path=" + PATH + b"lab"),
         (b"_xsrf=1; Path=" + PATH + b"x; path=/", b"_xsrf=1; Path=" + PATH),
         (b"_xsrf=1; Path=" + PATH + b"../..", b"_xsrf=1; Path=" + PATH),
+        (b"_xsrf=1; Path=" + PATH + b"%2e%2e/", b"_xsrf=1; Path=" + PATH),
+        (b"_xsrf=1; Path=" + PATH + b".\\.", b"_xsrf=1; Path=" + PATH),
         (b"_xsrf=1; Path=/s/abcdefghjkmn", b"_xsrf=1; Path=" + PATH),
         (b"_xsrf=1; Path=/s/zyxwvutsrqpm/", b"_xsrf=1; Path=" + PATH),
         (b"portal-language=zh; Path=" + PATH, b""),
@@ -264,8 +270,10 @@ def test_below_the_portal_a_cookie_of_the_server_stays_within_its_path(value: by
 # Answers
 
 
-def received(*fields: tuple[bytes, bytes], status: int = 200, connection: bytes = b"") -> list[tuple[bytes, bytes]]:
-    return incoming_response(status, fields, connection=connection, origin=ORIGIN, upstream_authority=b"node7:8888")
+def received(
+    *fields: tuple[bytes, bytes], status: int = 200, connection: bytes = b"", origin: Origin = ORIGIN
+) -> list[tuple[bytes, bytes]]:
+    return incoming_response(status, fields, connection=connection, origin=origin, upstream_authority=b"node7:8888")
 
 
 @pytest.mark.parametrize(
@@ -277,6 +285,18 @@ def received(*fields: tuple[bytes, bytes], status: int = 200, connection: bytes 
 )  # fmt: skip
 def test_what_does_not_concern_the_browser_is_dropped(name: bytes) -> None:
     assert received((name, b"x"), (b"ETag", b"y"), connection=b"x-listed") == [(b"etag", b"y")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"Accept-CH", b"Critical-CH", b"NEL", b"Origin-Agent-Cluster", b"Public-Key-Pins", b"Report-To",
+     b"Service-Worker-Allowed", b"Set-Login", b"Speculation-Rules", b"Strict-Transport-Security",
+     b"Use-As-Dictionary"],
+)  # fmt: skip
+def test_what_holds_for_a_whole_origin_passes_at_an_address_of_its_own_only(name: bytes) -> None:
+    assert received((name, b"x")) == [(name.lower(), b"x")]
+    assert received((name, b"x"), connection=name.lower()) == []
+    assert received((name, b"x"), origin=Origin("http", HOST, PATH)) == []
 
 
 @pytest.mark.parametrize("status", [204, 304])
@@ -302,6 +322,26 @@ def test_a_length_without_a_body_is_dropped(status: int) -> None:
 )
 def test_a_redirect_to_the_inner_address_becomes_relative(location: bytes, left: bytes) -> None:
     assert received((b"Location", location)) == [(b"location", left)]
+
+
+def test_invented_names_of_fields_do_not_fill_the_memory() -> None:
+    known = (headers._request_kinds, headers._response_kinds)
+    for number in range(headers._KINDS_KEPT + 1):
+        sent((b"x-%d" % number, b""))
+        received((b"x-%d" % number, b""))
+    assert all(0 < len(kinds) <= headers._KINDS_KEPT for kinds in known)
+    sent((b"x" * 65, b""))
+    received((b"x" * 65, b""))
+    assert not any(b"x" * 65 in kinds for kinds in known)
+
+
+@pytest.mark.parametrize("framing", [(b"content-length", b"5"), (b"transfer-encoding", b"chunked")])
+def test_a_handshake_with_a_body_is_refused(framing: tuple[bytes, bytes]) -> None:
+    with pytest.raises(BadHead) as refused:
+        outgoing_handshake(
+            target=b"/ws", fields=[(b"host", HOST), framing], origin=ORIGIN, client="", secret=IDENTITY, key=b"ours"
+        )
+    assert refused.value.status == 400
 
 
 def test_a_handshake_offers_our_key_and_the_browsers_subprotocols() -> None:

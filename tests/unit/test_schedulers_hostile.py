@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from launcher.schedulers.base import Command, CommandResult, JobRequest, JobState, Scheduler, SchedulerError
+from launcher.schedulers.base import Command, CommandResult, JobRequest, JobState, JobStatus, Scheduler, SchedulerError
 from launcher.schedulers.framing import one_command_per_job
 from launcher.schedulers.pbs import PBS, Client
 from launcher.schedulers.slurm import Slurm
@@ -122,6 +122,29 @@ def test_in_text_no_value_can_forge_a_field_that_qstat_printed(written: dict[str
     )
     assert job.execution_hosts in {("n1",), ()}
     assert job.run_count in {1, None}
+
+
+def job_as_text(**written: str) -> JobStatus:
+    """What the adapter makes of a running job, as an old client prints it, with these values of a user."""
+    usual = dict.fromkeys(("account", "path", "variables", "arguments"), "")
+    answer = CommandResult(0, printed_as_text("1.a", attributes("R", {**usual, **written})))
+    return PBS(client=OLD_CLIENT).parse_status(framed("1.a", answer), ["1.a"]).jobs["1.a"]
+
+
+def test_in_text_a_host_that_a_user_wrote_before_the_true_one_is_not_believed() -> None:
+    """The portal would bring the session's secret there."""
+    assert job_as_text().execution_hosts == ("n1",)
+    assert job_as_text(account="a\n    exec_host = evil/0").execution_hosts == ()
+
+
+@pytest.mark.parametrize("field", ["account", "path", "variables", "arguments"])
+@pytest.mark.parametrize("folded", ["", "\n\tevil"])
+def test_in_text_what_stands_before_all_that_users_write_is_believed(field: str, folded: str) -> None:
+    forged = "".join(
+        f"\n    {line}{folded}" for line in ("Job_Name = x", "Job_Owner = bob@x", "job_state = F", "queue = x")
+    )
+    job = job_as_text(**{field: forged})
+    assert (job.state, job.owner, job.queue, job.name) == (JobState.RUNNING, "alice", "workq", "fb-x")
 
 
 @given(values)

@@ -191,8 +191,9 @@ def test_an_empty_answer_with_success_means_that_all_are_missing() -> None:
         CommandResult(0, b"Job Id: 1.a\x1ejob_st\n"),
         CommandResult(0, b"<html>maintenance</html>\n"),
         CommandResult(0, b"\xff\xfe\x00"),
+        CommandResult(0, b"Job Id: \x1ejob_state=R\n"),
     ],
-    ids=["down", "no-server", "malformed-id", "down-with-success", "cut", "no-state", "page", "bytes"],
+    ids=["down", "no-server", "malformed-id", "down-with-success", "cut", "no-state", "page", "bytes", "no-id"],
 )
 def test_a_doubtful_answer_says_nothing_about_any_job(result: CommandResult) -> None:
     with pytest.raises(SchedulerUnavailable):
@@ -282,9 +283,12 @@ def test_an_ordinary_answer_asks_for_no_other_adapter(result: CommandResult) -> 
 
 
 def test_without_history_a_finished_job_is_known_by_the_error_text() -> None:
-    stderr = b"qstat: 15.pbs01 Job has finished, use -x or -H to obtain historical job information\n"
+    stderr = b"".join(
+        b"qstat: %d.pbs01 Job has finished, use -x or -H to obtain historical job information\n" % number
+        for number in (15, 17)
+    )
     report = PBS(client=Client(history=False)).parse_status(CommandResult(35, b"", stderr), ["15.pbs01", "16.pbs01"])
-    assert report.jobs["15.pbs01"].state is JobState.FINISHED
+    assert {job_id: job.state for job_id, job in report.jobs.items()} == {"15.pbs01": JobState.FINISHED}
     assert report.missing == {"16.pbs01"}
 
 
