@@ -147,6 +147,14 @@ def test_in_text_what_stands_before_all_that_users_write_is_believed(field: str,
     assert (job.state, job.owner, job.queue, job.name) == (JobState.RUNNING, "alice", "workq", "fb-x")
 
 
+def test_in_text_an_answer_about_another_job_is_none() -> None:
+    about_another = printed_as_text(
+        "2.a", attributes("R", dict.fromkeys(("account", "path", "variables", "arguments"), ""))
+    )
+    with pytest.raises(SchedulerError):
+        PBS(client=OLD_CLIENT).parse_status(framed("1.a", CommandResult(0, about_another)), ["1.a"])
+
+
 @given(values)
 def test_in_text_no_value_can_forge_another_job(written: dict[str, str]) -> None:
     own = framed("1.a", CommandResult(0, printed_as_text("1.a", attributes("R", written)))).stdout

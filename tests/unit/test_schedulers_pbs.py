@@ -211,6 +211,17 @@ def test_the_first_state_of_a_job_counts() -> None:
     assert PBS().parse_status(CommandResult(0, fields), ["1.a"]).jobs["1.a"].state is JobState.RUNNING
 
 
+def test_the_first_line_of_a_job_counts() -> None:
+    answer = dsv({"id": "1.a", "job_state": "R"}, {"id": "1.a", "job_state": "F"})
+    assert PBS().parse_status(CommandResult(0, answer), ["1.a"]).jobs["1.a"].state is JobState.RUNNING
+
+
+@pytest.mark.parametrize("letter", ["Q", "W", "T"])
+def test_a_job_that_waits_or_is_on_its_way_to_a_queue_is_queued(letter: str) -> None:
+    answer = CommandResult(0, dsv({"id": "1.a", "job_state": letter}))
+    assert PBS().parse_status(answer, ["1.a"]).jobs["1.a"].state is JobState.QUEUED
+
+
 def test_exit_status_of_an_earlier_run_does_not_count() -> None:
     fields = {"id": "1.a", "job_state": "H", "Exit_status": "271"}
     assert PBS().parse_status(CommandResult(0, dsv(fields)), ["1.a"]).jobs["1.a"].exit_status is None
@@ -312,6 +323,8 @@ def test_nothing_found_is_an_answer() -> None:
         CommandResult(162, b"", b"qselect: cannot connect to server\n"),
         CommandResult(0, b"103.pbs"),
         CommandResult(0, b"103.pbs01\nhello\n"),
+        CommandResult(1),
+        CommandResult(1, b"103.pbs01\n"),
         CommandResult(0, b"", b"qselect: cannot connect to server\n"),
     ],
 )
