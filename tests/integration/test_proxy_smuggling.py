@@ -67,6 +67,8 @@ ATTACKS = {
     ),
     "in the body of a GET": Attack(LENGTH, HIDDEN, GET, (b"/a", b"/last"), (200, 200)),
     "two codings": Attack(b"Transfer-Encoding: chunked, identity\r\n", NOTHING + HIDDEN),
+    "the same coding twice": Attack(CHUNKED + CHUNKED, NOTHING + HIDDEN),
+    "an upgrade with two Connection fields": Attack(SOCKET + b"Connection: keep-alive\r\n", line=GET),
     "a length and chunks": Attack(b"Content-Length: 4\r\n" + CHUNKED, NOTHING + HIDDEN),
     "a coding behind a vertical tab": Attack(b"Transfer-Encoding:\x0bchunked\r\n", NOTHING + HIDDEN),
     "a space before the colon": Attack(b"Transfer-Encoding : chunked\r\n", NOTHING + HIDDEN),
