@@ -6,24 +6,26 @@ the portal refuses to start with an unsafe one: a short secret, debugging outsid
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import ipaddress
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from portal.ldap_conf import LdapConf
 from portal.mailserver import MailServer, is_sender, parse_mail_server
 from portal.openid_conf import OpenIdConf
 from portal.pam_conf import PamConf
-from portal.secret_files import SecretFiles, setting_files, unusable
+from portal.secret_files import FOLDER, SecretFiles, check, setting_files
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The folder that holds ``manage.py``."""
@@ -42,12 +44,6 @@ Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
 def _private(path: Path) -> bool:
     """Whether nobody but the owner may read ``path``."""
     return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
-
-
-def _secrets_folder() -> Path | None:
-    """The folder with settings as files, where the settings name one that there is."""
-    name = os.environ.get("PORTAL_SECRETS_FOLDER", dotenv_values(PROJECT / ".env").get("PORTAL_SECRETS_FOLDER"))
-    return Path(name) if name and Path(name).is_dir() else None
 
 
 class Conf(LdapConf, OpenIdConf, PamConf):
@@ -219,10 +215,8 @@ class Conf(LdapConf, OpenIdConf, PamConf):
     @field_validator("secrets_folder")
     @classmethod
     def _is_folder(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_dir():
-            raise ValueError(f"there is no folder {value}")
-        if value is not None and (paths := unusable(value, cls)):
-            raise ValueError(f"no file with text: {', '.join(map(str, paths))}")
+        if value is not None:
+            check(value, cls)
         return value
 
     @property
@@ -282,7 +276,7 @@ class Conf(LdapConf, OpenIdConf, PamConf):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Settings from files where the others leave them open, of the folder that those name."""
-        files = SecretFiles(settings_cls, _secrets_folder(), before=(env_settings, dotenv_settings))
+        files = SecretFiles(settings_cls, before=(env_settings, dotenv_settings))
         return init_settings, files, env_settings, dotenv_settings
 
     @model_validator(mode="after")
@@ -343,19 +337,35 @@ class Conf(LdapConf, OpenIdConf, PamConf):
 
 @functools.cache
 def conf() -> Conf:
-    """The settings of this process. Raises pydantic's ValidationError with every mistake."""
-    return Conf()  # type: ignore[call-arg]  # pydantic-settings fills the required fields from the environment
+    """The settings of this process. Ends it where they are wrong, with a line for every mistake."""
+    try:
+        return Conf()  # type: ignore[call-arg]  # pydantic-settings fills the required fields from the environment
+    except ValidationError as error:
+        mistakes = [_line(item["loc"], item["msg"]) for item in error.errors()]
+    except OSError as error:  # the file .env itself
+        mistakes = [f"{error.filename or 'the settings'} cannot be read: {error.strerror or error}"]
+    raise SystemExit("\n".join(["The portal cannot start with these settings:", *(f"  {line}" for line in mistakes)]))
+
+
+def _line(location: Sequence[object], message: str) -> str:
+    """One of pydantic's errors, which hold no values here."""
+    name = f"PORTAL_{str(location[0]).upper()}: " if location else ""
+    return name + ("is not set" if message == "Field required" else message.removeprefix("Value error, "))
 
 
 def unknown_settings() -> dict[str, str]:
     """Names like PORTAL_SECERT_KEY that are set and mean nothing, each with the setting it is nearest to, or nothing.
 
-    Raises OSError when there is a ``.env``, or a folder of secrets, that cannot be read.
+    Raises OSError when there is a ``.env`` that cannot be read. A folder of secrets that cannot is left out.
     """
     prefix = str(Conf.model_config["env_prefix"])
     known = [f"{prefix}{name}".upper() for name in Conf.model_fields]
-    files = [path.name for path in folder.iterdir()] if (folder := _secrets_folder()) else []
-    names = {name.upper() for name in (*os.environ, *dotenv_values(PROJECT / ".env"), *files)}
+    in_file = dotenv_values(PROJECT / ".env")
+    names = {name.upper() for name in (*os.environ, *in_file)}
+    setting = f"{prefix}{FOLDER}".upper()
+    if folder := os.environ.get(setting) or in_file.get(setting):
+        with contextlib.suppress(OSError):
+            names |= {path.name.upper() for path in Path(folder).iterdir()}
     return {
         name: next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), "")
         for name in sorted(names.difference(known))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from portal.accounts.ways import PASSWORD_WAYS, REDIRECTING_WAYS
-from portal.conf import WAYS_TO_SIGN_IN, Conf, unknown_settings
+from portal.conf import PROJECT, WAYS_TO_SIGN_IN, Conf, unknown_settings
 
 SECRET = "k3jf9w8efjw9e8fjwe98fjw9e8fjw9e8fjwe9"
 
@@ -144,6 +146,75 @@ def test_the_portal_does_not_start_without_a_setting_whose_file_is_none(
 def test_a_folder_of_secrets_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="there is no folder"):
         settings(secrets_folder=tmp_path / "gone")
+
+
+def test_a_name_that_no_folder_can_have_is_a_mistake_like_another(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=r"cannot be read .*let the account with the number"):
+        settings(secrets_folder=tmp_path / ("n" * 300))
+
+
+@pytest.mark.parametrize("source", ["environment", "argument"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    unreadable_by_anybody(tmp_path / "PORTAL_DATABASE_URL")
+    monkeypatch.setenv("PORTAL_SECRETS_FOLDER", str(tmp_path) if source == "environment" else "")
+    with pytest.raises(ValidationError, match=r"cannot be read: .*PORTAL_DATABASE_URL .*let the account"):
+        settings(**({"secrets_folder": tmp_path} if source == "argument" else {}))
+
+
+def unreadable_by_anybody(path: Path) -> None:
+    """By root neither: nothing lies at a process's address 0."""
+    path.symlink_to("/proc/self/mem")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_and_a_folder_that_this_account_may_not_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "PORTAL_DATABASE_URL").touch(mode=0)
+    with pytest.raises(ValidationError, match=r"PORTAL_DATABASE_URL \(Permission denied\)"):
+        settings(secrets_folder=tmp_path)
+    tmp_path.chmod(0)
+    with pytest.raises(ValidationError, match=r"cannot be read \(Permission denied\)"):
+        settings(secrets_folder=tmp_path)
+
+
+def test_an_empty_line_in_the_environment_hides_no_folder_that_the_file_of_settings_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    (folder / "PORTAL_DATABASE_URL").write_text("postgresql:///portal\n")
+    (tmp_path / "env").write_text(f"PORTAL_SECRETS_FOLDER={folder}\n")
+    monkeypatch.setenv("PORTAL_SECRETS_FOLDER", "")
+    found = Conf(_env_file=tmp_path / "env", secret_key=SECRET)  # type: ignore[call-arg, arg-type]  # as in settings()
+    assert (found.database, found.secrets_folder) == ("postgresql:///portal", folder)
+    assert found.secret_files == (folder / "PORTAL_DATABASE_URL",)
+
+
+def test_a_folder_that_the_environment_names_counts_before_that_of_the_file_of_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "env").write_text(f"PORTAL_SECRETS_FOLDER={tmp_path / 'gone'}\n")
+    monkeypatch.setenv("PORTAL_SECRETS_FOLDER", str(tmp_path))
+    found = Conf(_env_file=tmp_path / "env", secret_key=SECRET)  # type: ignore[call-arg, arg-type]  # as in settings()
+    assert found.secrets_folder == tmp_path
+
+
+def test_a_process_with_wrong_settings_ends_with_a_line_for_each_and_no_traceback(tmp_path: Path) -> None:
+    unreadable_by_anybody(tmp_path / "PORTAL_SECRET_KEY")
+    environment = {"PATH": os.defpath, "PORTAL_SECRETS_FOLDER": str(tmp_path), "PORTAL_PORT": "many"}
+    for command in (
+        ["manage.py", "check"],
+        ["-m", "celery", "--app", "portal", "report"],
+        ["-c", "import portal.asgi"],
+    ):
+        run = [sys.executable, *command]
+        ended = subprocess.run(run, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+        assert ended.returncode == 1
+        lines = ended.stderr.splitlines()
+        assert {"PORTAL_SECRETS_FOLDER", "PORTAL_SECRET_KEY", "PORTAL_PORT"} <= {
+            line.strip().partition(":")[0] for line in lines[1:]
+        }
+        assert "Traceback" not in ended.stderr
+        assert "many" not in ended.stderr
 
 
 def test_a_misspelt_file_in_the_folder_of_secrets_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
