@@ -32,7 +32,7 @@ def database_settings(url: str) -> dict[str, Any]:
             "HOST": unquote(parts.hostname or ""),
             "PORT": str(parts.port or ""),
             # under ASGI each request has a thread of its own: a connection kept for a next one would be found by none,
-            # and stay open until the server takes no more
+            # and stay open until the server takes no more; why there is no pool: docs/decisions/0012
             "CONN_MAX_AGE": 0,
             "OPTIONS": dict(parse_qsl(parts.query)),
         }
