@@ -68,6 +68,7 @@ class SessionCard:
     can_stop: bool
     is_live: bool
     created_at: dt.datetime
+    started_at: dt.datetime | None  # its job began to run
     ended_at: dt.datetime | None
     resources: str
     environment: str
@@ -153,6 +154,7 @@ def card_of(
         can_stop=state.is_live and state is not SessionState.STOPPING and session.stop_requested_at is None,
         is_live=state.is_live,
         created_at=session.created_at,
+        started_at=session.started_at,
         ended_at=session.ended_at,
         resources=resources_text(choices),
         environment=wording.environment_text(choices),

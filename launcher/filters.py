@@ -1,10 +1,12 @@
-"""What administrators can narrow their lists down to: live sessions by who, where and how; people by who they are.
+"""What administrators can narrow their lists down to: sessions by who, where, how and when; people by who they are.
 
-Texts are looked for anywhere in a column, which no index helps: live sessions are few, and so are people.
+Texts are looked for anywhere in a column, which no index helps: live sessions are few, and so are people and the
+sessions of a day.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import django_filters
@@ -17,7 +19,7 @@ from launcher.models import InteractiveSession
 from launcher.parts import apps, clusters
 from launcher.states import LIVE_STATES
 from portal.accounts.models import User
-from portal.listfilter import ListFilter
+from portal.listfilter import DaysFilter, ListFilter
 
 PAUSED = "paused"
 """No state of its own, but what people read of a running job that the cluster lets stand still."""
@@ -34,8 +36,10 @@ def _states() -> list[tuple[str, str]]:
     return [*((state.value, wording.state_label(state)) for state in LIVE_STATES), (PAUSED, wording.paused_label())]
 
 
-class SessionFilter(ListFilter[InteractiveSession]):
-    """Live sessions. ``owner`` has no field: links to one person's sessions set it, and it is exact."""
+class SessionFilter(DaysFilter[InteractiveSession]):
+    """Live sessions or, with days, all that ran on one of them. ``owner`` has no field: links to one person's sessions
+    set it, and it is exact.
+    """
 
     text = django_filters.CharFilter(
         label=_("Account, title, host or job id"), method="filter_text", max_length=255, widget=_search_field()
@@ -53,12 +57,26 @@ class SessionFilter(ListFilter[InteractiveSession]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Clusters and apps are the configured ones, and those that some live session still has, by their ids."""
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, queryset=selectors.everybodys_sessions(), **kwargs)
         used_clusters, used_apps = selectors.clusters_and_apps_in_use()
         cluster_names = {cluster.id: cluster.name for cluster in clusters().values()}
         self._app_names = {app.id: wording.translated(app.name) for app in apps().values()}
         self.filters["cluster"].extra["choices"] = [*_with_ids(cluster_names, used_clusters).items()]
         self.filters["app"].extra["choices"] = [*_with_ids(self._app_names, used_apps).items()]
+
+    def filter_queryset(self, sessions: QuerySet[InteractiveSession]) -> QuerySet[InteractiveSession]:
+        """Those that the form leaves, of what it is about; the newest first."""
+        of_interest = selectors.last_begun_first(sessions) if self.has_days else selectors.live(sessions)
+        found: QuerySet[InteractiveSession] = super().filter_queryset(of_interest)
+        return found
+
+    def not_before(self, sessions: QuerySet[InteractiveSession], moment: dt.datetime) -> QuerySet[InteractiveSession]:
+        """See DaysFilter."""
+        return selectors.running_after(sessions, moment)
+
+    def before(self, sessions: QuerySet[InteractiveSession], moment: dt.datetime) -> QuerySet[InteractiveSession]:
+        """See DaysFilter."""
+        return selectors.running_before(sessions, moment)
 
     def filter_text(
         self, sessions: QuerySet[InteractiveSession], _name: str, text: str

@@ -254,17 +254,37 @@ def people() -> QuerySet[User]:
     return User.objects.order_by("username")
 
 
-def all_live_sessions() -> Sessions:
-    """Everybody's sessions that have not ended, newest first."""
-    return with_notices(with_kin(everybodys_live_sessions()))
+def everybodys_sessions() -> Sessions:
+    """All there ever were, with what cards show of them: to be narrowed down."""
+    return with_notices(with_kin(InteractiveSession.objects.all()))
 
 
 def everybodys_live_sessions() -> Sessions:
-    """Those alone, without what only pages show: for counts, and for programs."""
-    return InteractiveSession.objects.filter(
+    """Everybody's sessions that have not ended, newest first, without what only pages show."""
+    return live(InteractiveSession.objects.all())
+
+
+def live(sessions: Sessions) -> Sessions:
+    """Those that have not ended, newest first."""
+    return sessions.filter(
         state__in=LIVE_STATES,
         ended_at__isnull=True,  # as the indexes of live sessions have it
     ).order_by("-created_at", "-id")
+
+
+def running_after(sessions: Sessions, moment: dt.datetime) -> Sessions:
+    """Those whose job has run, and had not ended at ``moment``."""
+    return sessions.filter(Q(ended_at__isnull=True) | Q(ended_at__gte=moment), started_at__isnull=False)
+
+
+def running_before(sessions: Sessions, moment: dt.datetime) -> Sessions:
+    """Those whose job began to run before ``moment``."""
+    return sessions.filter(started_at__lt=moment)
+
+
+def last_begun_first(sessions: Sessions) -> Sessions:
+    """The same, in the order in which their jobs began to run, the last first."""
+    return sessions.order_by("-started_at", "-id")
 
 
 def everybodys_history() -> Sessions:

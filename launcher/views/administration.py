@@ -23,11 +23,12 @@ from portal.addresses import address_of
 @login_required
 @require_GET
 def all_sessions(request: HttpRequest) -> HttpResponse:
-    """Live sessions of everybody, or those that the filter leaves, for auditors and administrators."""
+    """Sessions of everybody that are live or were so on some days, as the filter has it, for auditors and
+    administrators."""
     user = signed_in_user(request)
     if not user.may_audit:
         raise Http404
-    filters = SessionFilter(request.GET, selectors.all_live_sessions())
+    filters = SessionFilter(request.GET)
     page = Paginator(filters.chosen, 50).get_page(request.GET.get("page"))
     context = {
         "filter": filters,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import html
 import re
 from typing import Any
@@ -258,6 +259,111 @@ def test_auditors_and_administrators_filter_the_sessions(alice: User, as_alice: 
 @pytest.mark.parametrize("path", [SESSIONS, PEOPLE])
 def test_to_others_the_filtered_pages_do_not_exist(as_alice: Client, path: str) -> None:
     assert as_alice.get(path, {"text": "alice"}).status_code == 404
+
+
+# ---- all sessions on some days --------------------------------------------------------------------------------------
+
+TUESDAY = "2026-03-10"
+WEDNESDAY = "2026-03-11"
+
+
+def ran(title: str, begun: str, ended: str = "", **values: Any) -> InteractiveSession:
+    """A session of bob whose job began to run then; ``ended`` empty: it still runs. Times: day of March 2026, hour."""
+    day, hour = map(int, begun.split())
+    values["started_at"] = dt.datetime(2026, 3, day, hour, tzinfo=dt.UTC)
+    if ended:
+        day, hour = map(int, ended.split())
+        values |= {"ended_at": dt.datetime(2026, 3, day, hour, tzinfo=dt.UTC), "end_reason": EndReason.COMPLETED}
+        values["state"] = SessionState.ENDED
+    return session_of("bob", title, **{"execution_host": "c0123"} | values)
+
+
+@pytest.fixture
+def spring(alice: User, bob: User) -> None:
+    """Sessions around a Tuesday, by when they ran."""
+    ran("Monday's", "9 8", "9 23")
+    ran("Over night", "9 20", "10 1")
+    ran("Tuesday's", "10 8", "10 9")
+    ran("All the week", "8 0", "14 0")
+    ran("Elsewhere", "10 8", "10 9", execution_host="c0124")
+    ran("Wednesday's", "11 0", "11 2")
+    ran("Still there", "10 23")
+    over = {"state": SessionState.ENDED, "ended_at": dt.datetime(2026, 3, 10, 9, tzinfo=dt.UTC)}
+    session_of("bob", "Never ran", end_reason=EndReason.SUBMIT_REJECTED, **over)
+    session_of("bob", "Waits", state=SessionState.QUEUED)
+
+
+@pytest.mark.parametrize(
+    ("query", "titles"),
+    [
+        (
+            {"text": "c0123", "since": TUESDAY, "until": TUESDAY},
+            {"Over night", "Tuesday's", "All the week", "Still there"},
+        ),
+        ({"text": "c0124", "since": TUESDAY, "until": TUESDAY}, {"Elsewhere"}),
+        ({"text": "c0123", "since": WEDNESDAY}, {"All the week", "Wednesday's", "Still there"}),
+        ({"until": "2026-03-09"}, {"Monday's", "Over night", "All the week"}),
+        ({"since": TUESDAY, "until": TUESDAY, "state": "ready"}, {"Still there"}),
+        ({"since": TUESDAY, "until": TUESDAY, "owner": "alice"}, set()),
+        ({"since": "2026-03-20", "until": "2026-03-20"}, {"Still there"}),
+        ({"since": WEDNESDAY, "until": "2026-03-01"}, set()),
+        ({"since": "9999-12-31"}, {"Still there"}),
+        ({"until": "0001-01-02"}, set()),
+        ({"since": "", "until": ""}, {"Still there", "Waits"}),
+    ],
+)
+@pytest.mark.usefixtures("spring")
+def test_days_leave_what_ran_on_one_of_them_ended_or_not(
+    as_admin: Client, query: dict[str, str], titles: set[str]
+) -> None:
+    assert found(as_admin, **query) == titles
+
+
+@pytest.mark.usefixtures("spring")
+def test_days_are_the_readers(as_admin: Client, admin: User) -> None:
+    User.objects.filter(pk=admin.pk).update(time_zone="Asia/Shanghai")  # whose Wednesday begins at 16 o'clock UTC
+    assert "Still there" not in found(as_admin, since=TUESDAY, until=TUESDAY)
+    assert "Wednesday's" not in found(as_admin, since=TUESDAY, until=TUESDAY)
+    assert "Monday's" in found(as_admin, since=TUESDAY, until=TUESDAY)
+
+
+@pytest.mark.usefixtures("spring")
+def test_of_days_the_list_says_when_sessions_ran_and_begins_with_the_last(as_admin: Client) -> None:
+    answer = as_admin.get(SESSIONS, {"text": "c0123", "since": TUESDAY, "until": TUESDAY})
+    page = answer.content.decode()
+    assert [card.title for card in answer.context["cards"]] == [
+        "Still there",
+        "Tuesday's",
+        "Over night",
+        "All the week",
+    ]
+    assert "ran on these days" in page
+    assert re.findall(r'<th scope="col">(Began to run|Ended|Since|Time left)</th>', page) == ["Began to run", "Ended"]
+    assert '<time datetime="2026-03-10T08:00:00+00:00"' in page
+    assert '<time datetime="2026-03-10T09:00:00+00:00"' in page
+
+
+@pytest.mark.usefixtures("spring")
+def test_an_account_in_the_list_keeps_the_days(as_admin: Client) -> None:
+    page = as_admin.get(SESSIONS, {"since": TUESDAY, "until": TUESDAY}).content.decode()
+    match = re.search(r'<th scope="row"><a href="([^"]+)">bob</a>', page)
+    assert match
+    query = QueryDict(html.unescape(match[1]).removeprefix("?")).dict()
+    assert query == {"since": TUESDAY, "until": TUESDAY, "owner": "bob"}
+
+
+@pytest.mark.parametrize("day", ["yesterday", "2026-02-30", "\0", "0000-00-00", "' OR 1=1"])
+@pytest.mark.usefixtures("spring")
+def test_a_day_that_cannot_be_is_answered_at_its_field(as_admin: Client, day: str) -> None:
+    answer = as_admin.get(SESSIONS, {"since": day})
+    assert (answer.status_code, answer.context["cards"]) == (200, [])
+    assert list(answer.context["filter"].form.errors) == ["since"]
+
+
+@pytest.mark.parametrize("path", [SESSIONS, "/audit/"])
+def test_the_days_are_the_last_fields(as_admin: Client, path: str) -> None:
+    fields = as_admin.get(path).context["filter"].form.visible_fields()
+    assert [field.name for field in fields][-2:] == ["since", "until"]
 
 
 # ---- people ---------------------------------------------------------------------------------------------------------

@@ -117,6 +117,16 @@ def test_the_sessions_of_everybody_cost_no_more_than_two(
     assert queries(as_admin, f"/administration/sessions/{query}") == few <= MOST_QUERIES
 
 
+def test_ended_sessions_of_everybody_cost_no_more_than_two(
+    lengthening: RunningCluster, alice: User, bob: User, as_admin: Client
+) -> None:
+    path = f"/administration/sessions/?since={now().date()}&text=jupyter"
+    sessions(alice, 2, are_live=False)
+    few = queries(as_admin, path)
+    sessions(bob, 20, are_live=False)
+    assert queries(as_admin, path) == few <= MOST_QUERIES
+
+
 @pytest.mark.parametrize("query", ["", "?text=guest"])
 def test_many_people_cost_no_more_than_two(lengthening: RunningCluster, as_admin: Client, query: str) -> None:
     for number in range(30):

@@ -61,6 +61,7 @@ FROM generate_series(0, {SESSIONS - 1}) n, LATERAL jsonb_populate_record(null::l
         'id', 's' || n, 'host_label', 'h' || n, 'job_id', n || '.pbs', 'base_url', '/', 'app', 'jupyter',
         'owner_id', (SELECT min(id) FROM accounts_user WHERE username = 'user0') + n % {PEOPLE},
         'username', 'user' || n % {PEOPLE}, 'cluster', 'demo', 'folder', '/home/s' || n,
+        'execution_host', 'c' || lpad((n % 400)::text, 4, '0'),
         'choices', '{{"cores": 1, "memory_mib": 1024, "walltime_seconds": 3600, "queue": "workq"}}'::jsonb,
         'created_at', now() - ({SESSIONS} - n) * interval '{DAYS} days' / {SESSIONS},
         'submitted_at', now() - ({SESSIONS} - n) * interval '{DAYS} days' / {SESSIONS},
@@ -169,6 +170,7 @@ def reader(years: None, demo_cluster: RunningCluster, db: None) -> Client:
 
 
 OLD = (now() - dt.timedelta(days=DAYS * 2 // 3)).date()
+RECENT = (now() - dt.timedelta(days=3)).date()
 PAGES = [
     "/",
     "/sessions/cards/",
@@ -180,6 +182,8 @@ PAGES = [
     "/administration/sessions/",
     "/administration/sessions/?text=user7&state=ready&cluster=demo&app=jupyter",
     "/administration/sessions/?state=paused&owner=user7",
+    f"/administration/sessions/?since={RECENT}&until={RECENT}",
+    f"/administration/sessions/?since={RECENT}&text=c0123",
     "/administration/clusters/",
     "/administration/users/",
     "/administration/users/?text=user7",
@@ -224,6 +228,17 @@ def test_a_search_for_one_person_reads_no_more_than_it_takes_to_meet_them_a_page
     """PostgreSQL goes back in time past everybody else's rows until the page is full: some ten milliseconds."""
     found = statements(lambda: reader.get(path))
     assert long_ways(found, most_rows=(PAGE + 10) * PEOPLE) == []
+
+
+LONG_AGO = [f"since={OLD}&until={OLD}", f"since={OLD}&until={OLD}&text=c0123", f"until={now().date()}&text=c0123"]
+
+
+@pytest.mark.parametrize("query", LONG_AGO)
+def test_a_search_for_sessions_of_long_ago_reads_each_about_once(reader: Client, query: str) -> None:
+    """No index knows both of when they began and when they ended: with 100,000 it takes 30 milliseconds for a day, and
+    120 for all the years."""
+    found = statements(lambda: reader.get(f"/administration/sessions/?{query}"))
+    assert long_ways(found, most_rows=SESSIONS + MOST_ROWS) == []
 
 
 ROUNDS: dict[str, Callable[[], object]] = {
