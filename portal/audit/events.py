@@ -120,7 +120,10 @@ class SessionReady(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SessionConnected(Event):
-    """Somebody opened the session. Not recorded: the browser, each request, what was seen or typed in it."""
+    """Somebody opened the session; once a minute for the same person from the same address (IPv6: the same /64).
+
+    Not recorded: the browser, each request, what was seen or typed in it.
+    """
 
     NAME: ClassVar[str] = "session.connected"
     LABEL: ClassVar[StrPromise] = _("Session opened")

@@ -17,6 +17,7 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models import QuerySet
 
 from portal import clock
+from portal.addresses import network_of
 from portal.audit import chain
 from portal.audit.chain import Flaw, Link, Tip
 from portal.audit.events import AuditAccessDenied, AuditChainBroken, AuditExported, Event, fields_of
@@ -70,18 +71,31 @@ def record_many(entries: Sequence[Entry]) -> list[AuditEvent]:
 
 
 def record_once(
-    event: Event, *, actor: str, address: str = "", session_id: str = "", every_seconds: int = 600
+    event: Event,
+    *,
+    actor: str,
+    address: str = "",
+    session_id: str = "",
+    every_seconds: int = 600,
+    of_each_network: bool = False,
 ) -> AuditEvent | None:
     """As ``record``, but None when ``actor`` has the same event for the same session in the last
-    ``every_seconds``.
+    ``every_seconds``. ``of_each_network``: and from the same address or, of IPv6, the same network.
 
-    For what a person could repeat at will, so that nobody fills the log by holding down a key.
+    For what a person could repeat at will, so that nobody fills the log by holding down a key. Of two at the same
+    moment both may be recorded, unless the caller holds a lock.
     """
     lately = clock.now() - dt.timedelta(seconds=every_seconds)
     same = AuditEvent.objects.filter(
         actor=_one_line(actor, 64), name=event.NAME, session_id=_one_line(session_id, 32), at__gte=lately
     )
-    if same.filter(data_json=_data_json(event)).exists():
+    before = same.filter(data_json=_data_json(event)).values_list("address", flat=True)
+    if of_each_network:
+        network = network_of(_one_line(address, 64))
+        is_known = any(network_of(one) == network for one in before.distinct().order_by())
+    else:
+        is_known = before.exists()
+    if is_known:
         return None
     return record(event, actor=actor, address=address, session_id=session_id)
 

@@ -31,7 +31,7 @@ from launcher.states import EndReason
 from portal.accounts.models import User, WebSession
 from portal.audit import events
 from portal.audit.services import record
-from tests.integration.proxy_peers import NONCE
+from tests.integration.proxy_peers import ENTRY, NONCE
 
 CHOICES = LaunchChoices(cores=1, memory_mib=1024, walltime_seconds=3600, queue="workq")
 WAIT_SECONDS = 60
@@ -71,6 +71,18 @@ def stop(session_id: str, username: str) -> str:
     session = InteractiveSession.objects.get(pk=session_id)
     services.request_stop(session=session, actor=User.objects.get(username=username), address="")
     return "asked"
+
+
+def connect(session_id: str, username: str, address: str) -> str:
+    """A page that opens the session asks the portal for a code."""
+    grants.create_entry_code(
+        session=InteractiveSession.objects.get(pk=session_id),
+        user=User.objects.get(username=username),
+        web_session_key="a browser",
+        entry=ENTRY,
+        address=address,
+    )
+    return "connected"
 
 
 def ready(session_id: str) -> str:
@@ -120,7 +132,8 @@ def visit(username: str, session_id: str) -> str:
 
 
 ORDERS: dict[str, Callable[..., str]] = {
-    each.__name__: each for each in (launch, claim, write, stop, ready, end, enter, sign_out, sign_out_one, visit)
+    each.__name__: each
+    for each in (launch, claim, write, stop, connect, ready, end, enter, sign_out, sign_out_one, visit)
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from urllib.parse import parse_qs, urlsplit
 
@@ -14,6 +15,7 @@ from launcher.flows.launch import launch
 from launcher.models import AccessGrant, InteractiveSession
 from launcher.states import SessionState
 from launcher.tasks import tick
+from portal import clock
 from portal.accounts.models import User
 from portal.audit.models import AuditEvent
 from tests.conftest import FOLDER, RunningCluster
@@ -299,6 +301,24 @@ def test_only_a_page_that_somebody_opens_makes_a_code_or_a_note(
         answer = client.get(address, {"entry": ENTRY}, headers=fields)
         assert (answer.status_code, answer.get("Location")) == (404, None)
     assert not {"session.connected", "session.access_denied"} & set(names())
+
+
+def test_opening_again_and_again_is_noted_once_a_minute_of_each_person_and_address(
+    session: InteractiveSession, as_alice: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = reverse("launcher:by-address", args=[session.host_label])
+
+    def opened(times: int = 1, **meta: str) -> int:
+        """How often that is noted in all."""
+        for _ in range(times):
+            assert "code=" in as_alice.get(address, {"entry": ENTRY}, **meta).headers["Location"]
+        return names().count("session.connected")
+
+    assert opened(20) == 1
+    assert opened(20, REMOTE_ADDR="192.0.2.9") == 2
+    real = clock.now
+    monkeypatch.setattr(clock, "now", lambda: real() + dt.timedelta(seconds=61))
+    assert opened(20) == 3
 
 
 def test_a_page_with_too_long_an_address_is_left_out_rather_than_cut(

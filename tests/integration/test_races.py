@@ -22,6 +22,7 @@ from launcher.proxy.access_types import Verdict
 from launcher.states import EndReason, SessionState
 from portal.accounts.models import User, WebSession
 from portal.accounts.tokens import create_token
+from portal.addresses import network_of
 from portal.audit.models import AuditEvent
 from portal.audit.selectors import verify
 from portal.conf import PROJECT
@@ -157,6 +158,17 @@ def test_one_code_opens_one_door(race: Race, alice: User) -> None:
         code = code_of(session, alice, web_session_key=key)
         cookies = race(*[["enter", session.host_label, code]] * AT_ONCE)
         assert Counter(map(bool, cookies)) == {False: AT_ONCE - 1, True: 1}
+
+
+def test_opening_a_session_at_once_is_noted_once_of_each_network(race: Race, alice: User) -> None:
+    for number in range(TIMES):
+        session = starting(alice, number)
+        services.record_ready(session.pk)
+        addresses = ["192.0.2.1", "2001:db8::1", "2001:db8::2", "192.0.2.1"] * (AT_ONCE // 4)
+        assert set(race(*[["connect", session.pk, "alice", address] for address in addresses])) == {"connected"}
+        noted = AuditEvent.objects.filter(name="session.connected", session_id=session.pk)
+        assert sorted(network_of(event.address) for event in noted) == ["192.0.2.1", "2001:db8::/64"]
+        over(session)
 
 
 def test_all_of_it_at_once_ends_well(race: Race, alice: User, bob: User, admin: User) -> None:

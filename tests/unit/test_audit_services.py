@@ -155,6 +155,20 @@ def test_repeated_attempt_is_recorded_once() -> None:
     assert record_once(UserSignInRefused(way="token", cause="revoked"), actor="alice") is not None
 
 
+def test_of_each_network_a_repeated_event_is_recorded_once() -> None:
+    event = UserSignInRefused(way="token", cause="expired")
+    seen = ["192.0.2.1", "192.0.2.2", "192.0.2.1", "2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:1::1", "", "unix", ""]
+    written = [record_once(event, actor="alice", address=address, of_each_network=True) for address in seen]
+    assert [row.address for row in written if row is not None] == [
+        "192.0.2.1",
+        "192.0.2.2",
+        "2001:db8::1",
+        "2001:db8:0:1::1",
+        "",
+        "unix",
+    ]
+
+
 def test_untouched_log_is_whole() -> None:
     record_some(5)
     result = selectors.verify()
