@@ -10,7 +10,7 @@ from django.forms.boundfield import BoundField
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.formats import date_format
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -73,6 +73,29 @@ def moment(value: dt.datetime | None, style: str = "moment") -> SafeString | str
 def notice_words(notice: NoticeText) -> SafeString:
     """A notice's sentence, with its moment in the reader's zone."""
     return format_html("{}{}{}", notice.before, moment(notice.at), notice.after)
+
+
+@register.simple_block_tag
+def grid(content: SafeString, *name: object, margin: str = "") -> SafeString:
+    """A table. On a narrow page it is moved sideways, by keyboard too, for which it has a ``name``, in parts.
+
+    ``margin``: a class of Bootstrap's for the space around it.
+    """
+    return format_html(
+        '<div class="table-frame{}" tabindex="0" role="region" aria-label="{}"><table class="grid">{}</table></div>',
+        f" {margin}" if margin else "",
+        ", ".join(map(str, name)),
+        content,
+    )
+
+
+@register.simple_tag
+def columns(*names: object, hidden: object = "") -> SafeString:
+    """The head of a table. ``hidden``: the name of a last column that only screen readers are told."""
+    cells = format_html_join("", '<th scope="col">{}</th>', ((name,) for name in names))
+    if hidden:
+        cells += format_html('<th scope="col"><span class="visually-hidden">{}</span></th>', hidden)
+    return format_html("<thead><tr>{}</tr></thead>", cells)
 
 
 @register.filter

@@ -117,3 +117,20 @@ def test_a_number_that_may_be_a_fraction_of_one_says_only_the_most() -> None:
         hours = forms.FloatField(min_value=0.05, max_value=8)
 
     assert 'id="id_hours_helptext">At most 8' in shown(Short(), "hours")
+
+
+def test_a_table_has_a_name_in_the_readers_language_and_a_head_with_a_column_for_screen_readers() -> None:
+    text = (
+        '{% load ui %}{% grid _("Queues") cluster margin="mt-3" %}'
+        '{% columns _("State") _("App") hidden=_("Actions") %}<tbody></tbody>{% endgrid %}'
+    )
+    with translation.override("zh-hans"):
+        assert Template(text).render(Context({"cluster": 'a "<b>"'})) == (
+            '<div class="table-frame mt-3" tabindex="0" role="region" aria-label="队列, a &quot;&lt;b&gt;&quot;">'
+            '<table class="grid"><thead><tr><th scope="col">状态</th><th scope="col">应用</th>'
+            '<th scope="col"><span class="visually-hidden">操作</span></th></tr></thead><tbody></tbody></table></div>'
+        )
+
+
+def test_a_table_needs_no_hidden_column() -> None:
+    assert ui.columns("One", "Two") == ('<thead><tr><th scope="col">One</th><th scope="col">Two</th></tr></thead>')
