@@ -234,11 +234,12 @@ LONG_AGO = [f"since={OLD}&until={OLD}", f"since={OLD}&until={OLD}&text=c0123", f
 
 
 @pytest.mark.parametrize("query", LONG_AGO)
-def test_a_search_for_sessions_of_long_ago_reads_each_about_once(reader: Client, query: str) -> None:
+def test_a_search_for_sessions_of_long_ago_reads_each_twice_at_most(reader: Client, query: str) -> None:
     """No index knows both of when they began and when they ended: with 100,000 it takes 30 milliseconds for a day, and
-    120 for all the years."""
+    120 for all the years. The sessions that they continue are joined; by PostgreSQL's estimates they may be read once
+    more for that, all of them."""
     found = statements(lambda: reader.get(f"/administration/sessions/?{query}"))
-    assert long_ways(found, most_rows=SESSIONS + MOST_ROWS) == []
+    assert long_ways(found, most_rows=2 * SESSIONS + MOST_ROWS) == []
 
 
 ROUNDS: dict[str, Callable[[], object]] = {
