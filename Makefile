@@ -100,7 +100,7 @@ check: lint types test ## all of these, as the continuous integration does
 messages: $(VENV)/.all ## collect the texts for translation and compile the translations (needs gettext)
 	$(BIN)/python manage.py demo -- makemessages --locale zh_Hans --locale en --no-obsolete --add-location file \
 	  --ignore .venv --ignore var --ignore tests --ignore static
-	msgattrib --empty --clear-fuzzy locale/en/LC_MESSAGES/django.po | msgen --output-file=locale/en/LC_MESSAGES/django.po -
+	msgattrib --empty --clear-fuzzy --clear-previous locale/en/LC_MESSAGES/django.po | msgen --output-file=locale/en/LC_MESSAGES/django.po -
 	$(BIN)/python manage.py demo -- compilemessages --ignore .venv --ignore var
 
 clean: ## remove the virtual environment and the demo's data

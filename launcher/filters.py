@@ -51,18 +51,24 @@ class SessionFilter(DaysFilter[InteractiveSession]):
     app = django_filters.ChoiceFilter(label=_("App"), empty_label=_("All apps"))
     owner = django_filters.CharFilter(field_name="username", max_length=64, widget=forms.HiddenInput)
 
-    class Meta:
+    class Meta(DaysFilter.Meta):
         model = InteractiveSession
         fields: list[str] = []
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Clusters and apps are the configured ones, and those that some live session still has, by their ids."""
+        """Clusters and apps are the configured ones, and those that some live session or one of the days still has, by
+        their ids.
+        """
         super().__init__(*args, queryset=selectors.everybodys_sessions(), **kwargs)
-        used_clusters, used_apps = selectors.clusters_and_apps_in_use()
+        used_clusters, used_apps = selectors.clusters_and_apps_of(self._of_interest())
         cluster_names = {cluster.id: cluster.name for cluster in clusters().values()}
         self._app_names = {app.id: wording.translated(app.name) for app in apps().values()}
         self.filters["cluster"].extra["choices"] = [*_with_ids(cluster_names, used_clusters).items()]
         self.filters["app"].extra["choices"] = [*_with_ids(self._app_names, used_apps).items()]
+
+    def _of_interest(self) -> QuerySet[InteractiveSession]:
+        everybodys = InteractiveSession.objects.all()
+        return self.of_days(everybodys) if self.asks_for_days else selectors.live(everybodys)
 
     def filter_queryset(self, sessions: QuerySet[InteractiveSession]) -> QuerySet[InteractiveSession]:
         """Those that the form leaves, of what it is about; the newest first."""

@@ -313,9 +313,9 @@ def live_counts() -> dict[str, dict[str, int]]:
     return counts
 
 
-def clusters_and_apps_in_use() -> tuple[set[str], set[str]]:
-    """Ids of the clusters and of the apps that live sessions have, whether or not they are still configured."""
-    pairs = list(everybodys_live_sessions().values_list("cluster", "app").distinct().order_by())
+def clusters_and_apps_of(sessions: Sessions) -> tuple[set[str], set[str]]:
+    """Ids of the clusters and of the apps that these sessions have, whether or not they are still configured."""
+    pairs = list(sessions.values_list("cluster", "app").distinct().order_by())
     return {cluster_id for cluster_id, _ in pairs}, {app_id for _, app_id in pairs}
 
 

@@ -25,7 +25,7 @@ from portal.ldap_conf import LdapConf
 from portal.mailserver import MailServer, is_sender, parse_mail_server
 from portal.openid_conf import OpenIdConf
 from portal.pam_conf import PamConf
-from portal.secret_files import FOLDER, SecretFiles, check, setting_files
+from portal.secret_files import ALLOW, FOLDER, SecretFiles, check, setting_files
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The folder that holds ``manage.py``."""
@@ -41,9 +41,22 @@ Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
 """Several secrets in one variable, separated by commas or spaces."""
 
 
-def _private(path: Path) -> bool:
-    """Whether nobody but the owner may read ``path``."""
-    return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+def _check_private(path: Path, setting: str) -> None:
+    """Raises ValueError for a file that others than its owner may read. ``setting``: what names it, or would."""
+    try:
+        others_may = path.exists() and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    except OSError as error:
+        raise ValueError(f"{setting}: {path} cannot be looked at ({error.strerror}); {ALLOW}") from None
+    if others_may:
+        raise ValueError(f"{path} can be read by others; run: chmod 600 {path}")
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # brackets around no address, a port that is no number
+        return False
 
 
 class Conf(LdapConf, OpenIdConf, PamConf):
@@ -283,7 +296,7 @@ class Conf(LdapConf, OpenIdConf, PamConf):
     def _safe(self) -> Self:
         if self.debug and not self.demo:
             raise ValueError("PORTAL_DEBUG shows secrets to visitors and is refused outside the demo")
-        if urlsplit(self.portal_url).scheme not in ("http", "https") or not urlsplit(self.portal_url).hostname:
+        if not _is_web_address(self.portal_url):
             raise ValueError("PORTAL_URL must be a web address such as https://notebooks.example.org")
         if "openid" in self.auth:
             self.check_openid()
@@ -293,9 +306,9 @@ class Conf(LdapConf, OpenIdConf, PamConf):
             parse_mail_server(self.email_url.get_secret_value())
         if not is_sender(self.mail_from):
             raise ValueError("PORTAL_EMAIL_FROM must be an address on one line: Name <name@example.org>")
-        for path in (self.ca_key_path, *self.encryption_key_paths):
-            if path.exists() and not _private(path):
-                raise ValueError(f"{path} can be read by others; run: chmod 600 {path}")
+        _check_private(self.ca_key_path, "PORTAL_SSH_CA_KEY_FILE")
+        for path in self.encryption_key_paths:
+            _check_private(path, "PORTAL_ENCRYPTION_KEY_FILES")
         return self
 
     @property
@@ -342,8 +355,10 @@ def conf() -> Conf:
         return Conf()  # type: ignore[call-arg]  # pydantic-settings fills the required fields from the environment
     except ValidationError as error:
         mistakes = [_line(item["loc"], item["msg"]) for item in error.errors()]
-    except OSError as error:  # the file .env itself
-        mistakes = [f"{error.filename or 'the settings'} cannot be read: {error.strerror or error}"]
+    except UnicodeDecodeError:
+        mistakes = [f"{PROJECT / '.env'} is no text in UTF-8; save it so"]
+    except OSError as error:  # of the same file: of others validators make a sentence
+        mistakes = [f"{error.filename or PROJECT / '.env'} cannot be read: {error.strerror or error}"]
     raise SystemExit("\n".join(["The portal cannot start with these settings:", *(f"  {line}" for line in mistakes)]))
 
 
@@ -356,7 +371,8 @@ def _line(location: Sequence[object], message: str) -> str:
 def unknown_settings() -> dict[str, str]:
     """Names like PORTAL_SECERT_KEY that are set and mean nothing, each with the setting it is nearest to, or nothing.
 
-    Raises OSError when there is a ``.env`` that cannot be read. A folder of secrets that cannot is left out.
+    Raises OSError or UnicodeDecodeError when there is a ``.env`` that cannot be read. A folder of secrets that cannot
+    is left out.
     """
     prefix = str(Conf.model_config["env_prefix"])
     known = [f"{prefix}{name}".upper() for name in Conf.model_fields]

@@ -75,7 +75,7 @@ def check(folder: Path, settings_cls: type[BaseSettings]) -> None:
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"there is no folder {folder}; make it, mount it, or correct its name") from None
     except OSError as error:
-        raise ValueError(f"{folder} cannot be read ({error.strerror}); {_ALLOW}") from None
+        raise ValueError(f"{folder} cannot be read ({error.strerror}); {ALLOW}") from None
     unusable, unreadable = [], []
     for path in paths.values():
         try:
@@ -87,12 +87,13 @@ def check(folder: Path, settings_cls: type[BaseSettings]) -> None:
     if unusable:
         mistakes.append(f"no file with text: {', '.join(unusable)}; put the setting into it, or take it away")
     if unreadable:
-        mistakes.append(f"cannot be read: {', '.join(unreadable)}; {_ALLOW}")
+        mistakes.append(f"cannot be read: {', '.join(unreadable)}; {ALLOW}")
     if mistakes:
         raise ValueError(". ".join(mistakes))
 
 
-_ALLOW = f"let the account with the number {os.geteuid()}, which the portal runs as, read it"
+ALLOW = f"let the account with the number {os.geteuid()}, which the portal runs as, read it"
+"""What to do about a file or folder that cannot be read."""
 
 
 def _text_of(path: Path) -> str | None:

@@ -33,6 +33,8 @@ def settings_parse(_portal: object) -> Sequence[Said]:
         conf = Conf()  # type: ignore[call-arg]  # pydantic-settings fills the required fields from the environment
     except ValidationError as error:
         return [_mistake(item["loc"], item["msg"]) for item in error.errors()]
+    except UnicodeDecodeError:
+        return [broken(_("%(file)s is no text in UTF-8."), _("Save it as UTF-8."), file=PROJECT / ".env")]
     except OSError as error:
         return [
             broken(
@@ -76,7 +78,10 @@ def _mistake(location: Sequence[object], message: str) -> Said:
 
 def settings_known(_portal: object) -> Sequence[Said]:
     """No setting is misspelt."""
-    unknown = unknown_settings()
+    try:
+        unknown = unknown_settings()
+    except (OSError, UnicodeDecodeError):  # settings_parse says so
+        return [skipped(_("The settings cannot be read."))]
     if not unknown:
         return [fine(_("Every PORTAL_ variable that is set is a setting."))]
     return [

@@ -23,8 +23,9 @@ from portal.addresses import address_of
 @login_required
 @require_GET
 def all_sessions(request: HttpRequest) -> HttpResponse:
-    """Sessions of everybody that are live or were so on some days, as the filter has it, for auditors and
-    administrators."""
+    """Everybody's sessions that are live or, with days in the filter, that ran on one of these; for auditors and
+    administrators.
+    """
     user = signed_in_user(request)
     if not user.may_audit:
         raise Http404

@@ -25,7 +25,7 @@ class AuditFilter(DaysFilter[AuditEvent]):
     actor = django_filters.CharFilter(label=_("Person"), max_length=64)
     session = django_filters.CharFilter(label=_("Session"), field_name="session_id", max_length=32)
 
-    class Meta:
+    class Meta(DaysFilter.Meta):
         model = AuditEvent
         fields: list[str] = []
 

@@ -22,7 +22,9 @@ import redis
 from cryptography.fernet import Fernet
 from django.conf import settings
 
-from portal.conf import PROJECT
+from launcher.doctor.findings import Outcome
+from launcher.doctor.portal import settings_known, settings_parse
+from portal.conf import PROJECT, Conf
 from tests.integration.ssh_server import free_port
 from tests.integration.test_demo_supervisor import Demo
 
@@ -132,6 +134,17 @@ def test_a_short_secret_is_named_where_django_does_not_even_start(demo: Demo) ->
     assert result.only("portal.settings")["command"] == "openssl rand -base64 48"
     assert result.outcome("portal.rest") == "not checked"
     assert "short-secret" not in result.output
+
+
+def test_a_file_of_settings_that_is_no_text_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_bytes(b"PORTAL_SITE_NAME=Universit\xe4t\n")
+    monkeypatch.setitem(Conf.model_config, "env_file", tmp_path / ".env")
+    for module in ("portal.conf", "launcher.doctor.portal"):
+        monkeypatch.setattr(f"{module}.PROJECT", tmp_path)
+    (said,) = settings_parse(None)
+    assert (said.outcome, said.what.text) == (Outcome.BROKEN, "%(file)s is no text in UTF-8.")
+    assert said.what.params == {"file": str(tmp_path / ".env")}
+    assert [said.outcome for said in settings_known(None)] == [Outcome.SKIPPED]
 
 
 def test_every_wrong_setting_has_its_line(demo: Demo) -> None:

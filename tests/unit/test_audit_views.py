@@ -199,7 +199,15 @@ def test_export_is_streamed_in_pieces(admin: User, monkeypatch: pytest.MonkeyPat
     assert [json.loads(line)["sequence"] for line in text.splitlines()] == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("query", ["format=xlsx", "format=csv&since=yesterday", "format=csv&name=no.such_event"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "format=xlsx",
+        "format=csv&since=yesterday",
+        "format=csv&since=2026-03-02&until=2026-03-01",
+        "format=csv&name=no.such_event",
+    ],
+)
 def test_senseless_export_is_refused_and_no_event(admin: User, query: str) -> None:
     record_some(1)
     response, _ = download(admin, query)

@@ -52,6 +52,19 @@ def test_a_portal_address_without_a_scheme_is_refused() -> None:
         settings(url="notebooks.example.org")
 
 
+@pytest.mark.parametrize("url", ["http://[x", "http://host:port", "http://host:99999", "http://host:0", "https://"])
+def test_a_portal_address_that_leads_nowhere_is_refused_by_its_name(url: str) -> None:
+    with pytest.raises(ValidationError, match="PORTAL_URL must be a web address"):
+        settings(url=url)
+
+
+@pytest.mark.parametrize("name", ["ssh_ca_key_file", "encryption_key_files"])
+def test_a_key_that_cannot_be_looked_at_is_a_mistake_of_its_setting(name: str) -> None:
+    path = Path("/", "n" * 300)  # longer than names may be
+    with pytest.raises(ValidationError, match=rf"PORTAL_{name.upper()}: /nnn.* let the account with the number"):
+        settings(**{name: path if name == "ssh_ca_key_file" else (path,)})
+
+
 def test_names_may_be_separated_by_commas_or_spaces() -> None:
     assert settings(administrators="ann, ben  carl").administrators == ("ann", "ben", "carl")
 
@@ -215,6 +228,16 @@ def test_a_process_with_wrong_settings_ends_with_a_line_for_each_and_no_tracebac
         }
         assert "Traceback" not in ended.stderr
         assert "many" not in ended.stderr
+
+
+def test_a_file_of_settings_that_is_no_text_is_named_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "env").write_bytes(b"PORTAL_SITE_NAME=Universit\xe4t\n")
+    program = (
+        "from pathlib import Path; import portal.conf as c; c.PROJECT = Path(); "
+        f"c.Conf.model_config['env_file'] = {str(tmp_path / 'env')!r}; c.conf()"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr.splitlines()[1:]) == (1, ["  .env is no text in UTF-8; save it so"])
 
 
 def test_a_misspelt_file_in_the_folder_of_secrets_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
