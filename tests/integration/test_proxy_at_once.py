@@ -6,6 +6,7 @@ The conformance list asks most things over new connections; here is what only th
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -13,11 +14,12 @@ import pytest
 
 from launcher.proxy.access_types import Access, Verdict
 from launcher.proxy.app import Proxy
+from launcher.proxy.fast.direct import Direct
 from launcher.proxy.fast.pump import Offer
 from launcher.proxy.repeats import MOST_WHOLE_BYTES, MOST_WHOLES, Block, Blocks, Whole
 from launcher.proxy.upstream import Limits
-from launcher.proxy.visit import Scope
-from tests.integration.proxy_peers import COOKIE, LABEL, Portal, Raw, Request, Upstream, answering, hello
+from launcher.proxy.visit import Prepared, Scope
+from tests.integration.proxy_peers import COOKIE, LABEL, PATH_ID, Portal, Raw, Request, Upstream, answering, hello
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -298,6 +300,75 @@ async def test_a_long_answer_ends_with_the_permission(portal: Portal, begun: lis
     await until(lambda: not portal.upstream.open and not portal.proxy.is_busy)
     assert begun == [True]
     await raw.close()
+
+
+async def test_an_answer_that_comes_as_the_permission_ends_is_not_passed_on(
+    portal: Portal, begun: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
+    go_on = asyncio.Event()
+
+    async def waits(request: Request) -> None:
+        await go_on.wait()
+
+    usual = Direct.end_access
+
+    def end_access(self: Direct) -> None:
+        usual(self)
+        self.connection.data_received(known)  # in the same turn of the loop, before anything is cleaned up
+
+    raw = await warm(portal)
+    portal.upstream.handler = answering(known)
+    for _ in range(2):
+        raw.writer.write(portal.head("GET", "/x"))
+        assert (await raw.answer()).body == b"abc"
+    portal.upstream.handler = waits
+    monkeypatch.setattr(Direct, "end_access", end_access)
+    raw.writer.write(portal.head("GET", "/x"))
+    await until(lambda: portal.proxy.access.open_connections == 1)
+    portal.access[LABEL, COOKIE] = Access(Verdict.FORBIDDEN, session_id="session-1", username="alice")
+    portal.proxy.drop(session_id="session-1")
+    answer = await raw.answer()
+    assert answer.status != 200
+    assert b"abc" not in answer.body
+    assert begun == [True] * 3
+    go_on.set()
+    await until(lambda: not portal.upstream.open and not portal.proxy.is_busy)
+    await raw.close()
+
+
+async def test_an_answer_is_fitted_to_the_address_it_goes_to(portal: Portal, begun: list[bool]) -> None:
+    """The same bytes of the same server, at the session's own host and below a path of the portal."""
+    raw = await warm(portal)
+    portal.upstream.handler = answering(
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: 3\r\n\r\nabc",
+    )
+    by_path = await portal.connect()
+
+    async def cookies(raw: Raw, target: str, host: bytes) -> list[bytes]:
+        raw.writer.write(portal.head("GET", target, host=host))
+        return (await raw.answer()).values(b"set-cookie")
+
+    for _ in range(3):
+        assert await cookies(raw, "/x", b"") == [b"a=b; Path=/"]
+        assert await cookies(by_path, f"/s/{PATH_ID}/x", b"localhost:%d" % portal.port) == []  # it would be for all
+    assert True in begun
+    await by_path.close()
+    await raw.close()
+
+
+async def test_heads_with_the_secret_of_a_session_are_forgotten_when_it_is_dropped(portal: Portal) -> None:
+    def with_secret() -> int:
+        gc.collect()
+        return len([each for each in gc.get_objects() if isinstance(each, Prepared)])
+
+    before = with_secret()
+    raw = await warm(portal)
+    await raw.close()
+    await until(lambda: not portal.state.connections)
+    assert with_secret() == before + 1
+    portal.proxy.drop(session_id="session-1")
+    assert with_secret() == before
 
 
 async def test_a_slow_browser_holds_the_server_back(portal: Portal, begun: list[bool]) -> None:
