@@ -110,6 +110,20 @@ def test_the_quick_way_takes_what_the_parser_takes(frames: list[bytes], cuts: li
     assert asyncio.run(taken(FastSocket, pieces)) == asyncio.run(taken(Unhurried, pieces))
 
 
+@pytest.mark.parametrize("behind", [b"", client_frame(8, b"\x03\xe8"), client_frame(1, b"\x80"), client_frame(2, b"x")])
+async def test_a_text_that_is_none_ends_the_connection_and_fills_no_log(
+    caplog: pytest.LogCaptureFixture, behind: bytes
+) -> None:
+    server, line = await opened(FastSocket, accept)
+    server.data_received(client_frame(1, b"\x80") + behind)
+    assert not line.is_open
+    assert server.queue.get_nowait()["type"] == "websocket.disconnect"
+    assert bytes(line.written[:1]) == b"\x88"
+    assert not caplog.records
+    for task in server.tasks:
+        task.cancel()
+
+
 async def test_a_short_message_goes_past_the_parser(monkeypatch: pytest.MonkeyPatch) -> None:
     server, _ = await opened(FastSocket, accept)
     monkeypatch.setattr(server.conn, "receive_data", lambda data: pytest.fail("it was parsed"))

@@ -66,10 +66,14 @@ class FastSocket(WebSocketsSansIOProtocol):
             return
         if len(self.frames) >= MOST_FRAGMENTS:
             self.frames = []
-            self.conn.fail(1009, "too many fragments")
-            self.handle_parser_exception()
+            self._fail(1009, "too many fragments")
             return
         super().handle_cont(event)
+
+    def _fail(self, code: int, reason: str) -> None:
+        """End the connection because of what came."""
+        self.conn.fail(code, reason)
+        self.handle_parser_exception()
 
     def handle_ping(self) -> None:
         """Answer, but pile up no answers for a browser that does not take them: of those the last is enough."""
@@ -128,12 +132,24 @@ class FastSocket(WebSocketsSansIOProtocol):
         return True
 
     def send_receive_event_to_app(self) -> None:
-        """As uvicorn's, which stops reading after every message: two system calls for each."""
-        was_paused, size = self.read_paused, sum(map(len, self.frames))
-        self.read_paused = True
-        super().send_receive_event_to_app()
-        self.read_paused = was_paused
-        if not was_paused and (size > LARGE_BYTES or self.queue.qsize() >= MOST_WAITING):
+        """As uvicorn's, which stops reading after every message: two system calls for each; and for a text that is none
+        writes an error into the log, and another when a close frame came right behind it.
+        """
+        data: Any = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = []
+        if self.close_sent:
+            return
+        message: Any = {"type": "websocket.receive"}
+        if self.curr_msg_data_type == "text":
+            try:
+                message["text"] = data.decode()
+            except UnicodeDecodeError:
+                self._fail(1007, "a text that is none")
+                return
+        else:
+            message["bytes"] = data
+        self.queue.put_nowait(message)
+        if not self.read_paused and (len(data) > LARGE_BYTES or self.queue.qsize() >= MOST_WAITING):
             self.read_paused = True
             self.transport.pause_reading()
 
