@@ -7,7 +7,9 @@ heads that announce a length, or that have no body, are kept: the others need th
 
 from __future__ import annotations
 
-from launcher.proxy.exchange import Head
+from launcher.proxy.exchange import Head, PassingFields
+from launcher.proxy.headers import incoming_response
+from launcher.proxy.visit import Visit
 
 MOST_HEADS = 32
 """How many are kept for one server. They go out of date with the second: all are forgotten when there are more."""
@@ -31,3 +33,19 @@ class Answers:
         if len(self._kept) >= MOST_HEADS:
             self._kept.clear()
         self._kept[data] = (head, stays)
+
+
+def passing_fields(head: Head, visit: Visit) -> PassingFields:
+    """The fields that go on to the browser; for a head that came before, as they were found then. Raises BadHead."""
+    passing, target = head.passing, visit.access.target
+    assert target is not None
+    if passing is None or passing[0] != visit.origin:
+        fields = incoming_response(
+            head.status,
+            head.fields,
+            connection=head.connection,
+            origin=visit.origin,
+            upstream_authority=f"{target.host}:{target.port}".encode(),
+        )
+        passing = head.passing = (visit.origin, PassingFields(fields))
+    return passing[1]

@@ -34,14 +34,13 @@ from launcher.proxy.plan import Plan
 from launcher.proxy.reading import Reader, Reading
 from launcher.proxy.sites import OWN_PATHS, Site
 from launcher.proxy.upstream import UpstreamPool
-from launcher.proxy.visit import Receive, Scope, Send, Visit
+from launcher.proxy.visit import UNDECIDED, Receive, Scope, Send, Visit
 from portal.sparselog import SparseLog
 
 log = logging.getLogger(__name__)
 refusals = SparseLog(log)
 
 _NEVER = frozenset(("TRACE", "TRACK", "CONNECT"))  # TRACE would show the secret to the page that asks
-_UNKNOWN = Access(Verdict.UNKNOWN)
 
 
 class Grant(Protocol):
@@ -107,18 +106,24 @@ class Proxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request or WebSocket handshake."""
-        visit = _visit(scope, self._reader.read(scope))
+        reading = self._reader.read(scope)
         if scope["type"] == "websocket":
             await receive()  # the connect event
+        elif (plan := self._reader.plans.find(reading, scope)) is not None and self._may_pass(plan):
+            await self._pass(plan.visit_with(scope), receive, send)
+            return
+        visit = reading.visit_of(scope)
         if not visit.label:
-            await self._denials.tell(visit, _UNKNOWN, WRONG_HOST)
+            await self._denials.tell(visit, UNDECIDED, WRONG_HOST)
             await self._say(visit, send, pages.NOT_FOUND)
             return
         page = await self._decide(visit)
         if page is not None:
             await self._answer(visit, send, page)
-        else:
-            await self._pass(visit, receive, send)
+            return
+        if scope["type"] == "http":
+            self._reader.plans.keep(reading, scope)
+        await self._pass(visit, receive, send)
 
     def at_once(self, scope: Scope, offer: pump.Offer) -> bool:
         """Begin to answer a request without a body, if nothing has to be waited for; see ``fast.direct``.
@@ -136,30 +141,32 @@ class Proxy:
                 if reading.place.origin.path != b"/":  # then it is the path that says which session is meant
                     return False
                 whole.block.memo = reading
-            plan = whole.memo = Plan(_visit(scope, reading))
-        known = self.access.cached(plan.visit.label, plan.visit.cookie)
-        if known is None or (plan.access is not known and not self._decide_again(plan, known)):
-            return False
-        if not self.in_flight.enter_again(plan.ticket):
+            plan = whole.memo = Plan(reading.visit_of(scope))
+        if not self._may_pass(plan) or not self.in_flight.enter_again(plan.ticket):
             return False
         connection = self.upstreams.kept_for(plan.key)
         if connection is None:
             plan.leave()
             return False
         method: str = scope["method"]
-        Direct(connection, plan.visit, offer, plan.request, head_only=method == "HEAD", over=plan.leave).begin(
-            method, pool=self.upstreams, lookout=self._lookout, after=self._after
-        )
+        Direct(
+            connection, plan.visit, offer, request_of(plan.visit), head_only=method == "HEAD", over=plan.leave
+        ).begin(method, pool=self.upstreams, lookout=self._lookout, after=self._after)
         return True
+
+    def _may_pass(self, plan: Plan) -> bool:
+        """Whether a request goes on to its target, as far as is known without waiting."""
+        known = self.access.cached(plan.visit.label, plan.visit.cookie)
+        return known is not None and (plan.access is known or self._decide_again(plan, known))
 
     def _decide_again(self, plan: Plan, known: Access) -> bool:
         """Decide on a request by this answer about permission. Returns whether it may go on to its target."""
         plan.access = None
-        plan.visit = visit = replace(plan.visit, access=known)
+        plan.visit = visit = replace(plan.visit, access=known, request=None)
         if known.target is None or not self._passes(visit):
             return False
         try:
-            plan.request = request_of(visit)
+            visit.request = request_of(visit)
         except BadHead:
             return False
         plan.ticket = InFlight.ticket(session_id=known.session_id, person=known.user_id, is_socket=False)
@@ -354,20 +361,6 @@ class Proxy:
             await send({"type": "websocket.http.response.body", "body": page.body, "more_body": False})
         else:
             await send({"type": "websocket.close", "code": 1008})  # the ASGI server answers 403
-
-
-def _visit(scope: Scope, reading: Reading) -> Visit:
-    place = reading.place
-    return Visit(
-        scope,
-        place.label,
-        reading.cookie,
-        reading.fields,
-        place.origin,
-        reading.client,
-        _UNKNOWN,
-        reading.prepared,
-    )
 
 
 def _nothing() -> None:

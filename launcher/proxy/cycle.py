@@ -7,8 +7,9 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from launcher.proxy.exchange import PassingFields
 from launcher.proxy.repeats import Block
 
 if TYPE_CHECKING:
@@ -62,6 +63,24 @@ class Cycle(RequestResponseCycle):
         self.default_headers = protocol.server_state.default_headers
         self.on_response = protocol.on_response_complete
 
+    async def send(self, message: Any) -> None:
+        """uvicorn's, but for a head whose lines are there already: that is not looked through for each answer."""
+        fields = message.get("headers")
+        if (
+            type(fields) is not PassingFields
+            or self.response_started
+            or self.disconnected
+            or self.flow.write_paused
+            or self.access_log
+            or self.scope["method"] == "HEAD"
+            or fields.length is None
+        ):
+            await super().send(message)
+            return
+        self.expected_content_length = fields.length
+        self.chunked_encoding = False
+        self.transport.write(head_of(self, message["status"], fields.lines))
+
     @property
     def message_event(self) -> asyncio.Event:  # type: ignore[override]  # an attribute there, set only when made
         """Set, since all of the request is there."""
@@ -91,4 +110,11 @@ class OwnLines:
         return self._lines
 
 
-own_lines = OwnLines()
+_own_lines = OwnLines()
+
+
+def head_of(cycle: RequestResponseCycle, status: int, lines: bytes) -> bytes:
+    """The head of an answer, which begins with it: the web server's own lines and these."""
+    cycle.response_started = True
+    close = b"" if cycle.keep_alive else b"connection: close\r\n"
+    return b"".join((STATUS_LINE[status], _own_lines.of(cycle.default_headers), close, lines, b"\r\n"))

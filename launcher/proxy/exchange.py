@@ -27,6 +27,17 @@ class Source(Protocol):
         """Take more again."""
 
 
+class PassingFields(list[tuple[bytes, bytes]]):
+    """What goes on of an answer's fields, the same as ``lines`` of a head, and the ``length`` that they announce."""
+
+    __slots__ = ("length", "lines")
+
+    def __init__(self, fields: list[tuple[bytes, bytes]]) -> None:
+        super().__init__(fields)
+        self.length = next((int(value) for name, value in fields if name == b"content-length"), None)
+        self.lines = b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
 @dataclass(slots=True)
 class Head:
     """The head of an answer; names as the server wrote them."""
@@ -36,8 +47,7 @@ class Head:
     connection: bytes = b""  # the Connection field, joined
     length: int | None = None
     chunked: bool = False
-    passing: tuple[Origin, bytes] | None = None  # the lines that go on, and to where; see ``answers``
-    kept: tuple[Origin, list[tuple[bytes, bytes]]] | None = None  # the same as fields
+    passing: tuple[Origin, PassingFields] | None = None  # what goes on, and to where; see ``answers``
 
     def get(self, name: bytes) -> bytes:
         """The field's last value, empty when there is none."""

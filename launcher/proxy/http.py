@@ -13,14 +13,11 @@ from collections.abc import Callable
 
 from launcher.proxy.access import AccessCache, Hold
 from launcher.proxy.access_types import Target
+from launcher.proxy.answers import passing_fields
 from launcher.proxy.connection import Connection
 from launcher.proxy.errors import AccessEnded, ClientGone, UpstreamBroken, UpstreamError, UpstreamSilent
 from launcher.proxy.exchange import Exchange, Head
-from launcher.proxy.headers import (
-    BadHead,
-    OutgoingRequest,
-    incoming_response,
-)
+from launcher.proxy.headers import BadHead, OutgoingRequest
 from launcher.proxy.moments import MOMENT_SECONDS, Moments
 from launcher.proxy.outgoing import request_of
 from launcher.proxy.upstream import UpstreamPool
@@ -72,7 +69,7 @@ async def forward(
     answer = _Answer(send, bare=scope.get("http_version") == "1.0")
     try:
         connection, head = await _ask(method, visit, target, pool, sender, watch)
-        await answer.start(head, _fields(head, visit, target))
+        await answer.start(head, passing_fields(head, visit))
         while True:
             assert watch.exchange is not None
             piece = await watch.exchange.read()
@@ -128,22 +125,6 @@ async def _ask(
                 raise
             pool.release(connection)
             fresh = True
-
-
-def _fields(head: Head, visit: Visit, target: Target) -> list[tuple[bytes, bytes]]:
-    kept = head.kept
-    if kept is None or kept[0] != visit.origin:
-        kept = head.kept = (
-            visit.origin,
-            incoming_response(
-                head.status,
-                head.fields,
-                connection=head.connection,
-                origin=visit.origin,
-                upstream_authority=f"{target.host}:{target.port}".encode(),
-            ),
-        )
-    return kept[1]
 
 
 class _Answer:

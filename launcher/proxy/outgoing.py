@@ -23,6 +23,8 @@ from launcher.proxy.visit import Receive, Visit
 
 def request_of(visit: Visit) -> OutgoingRequest:
     """The request to pass on; the visit has a target. Raises BadHead."""
+    if visit.request is not None:
+        return visit.request
     target = visit.access.target
     assert target is not None
     method, wanted = visit.scope["method"], request_target(visit.raw_path, visit.query)

@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from launcher.proxy.cookies import cookie_value
+from launcher.proxy.plan import Plan
 from launcher.proxy.sites import PATHS, Place, Places, Site
-from launcher.proxy.visit import Prepared, Scope, raw_path_of
+from launcher.proxy.visit import UNDECIDED, Prepared, Scope, Visit, raw_path_of
 from portal.addresses import client_address
 
 MOST_READINGS = 1024
 """How many are kept in a process. When there are more, all are forgotten: they are soon found again."""
 MOST_BYTES = 4096
 """The longest fields that are kept."""
+MOST_PLANS = 1024
+MOST_TARGET_BYTES = 512
+"""The longest path with its query for which there is a plan."""
 
 Key = tuple[str, tuple[tuple[bytes, bytes], ...]]
 
@@ -24,7 +28,7 @@ Key = tuple[str, tuple[tuple[bytes, bytes], ...]]
 class Reading:
     """See the module."""
 
-    __slots__ = ("client", "cookie", "fields", "place", "prepared")
+    __slots__ = ("client", "cookie", "fields", "is_kept", "place", "prepared")
 
     def __init__(self, fields: dict[bytes, bytes], place: Place, cookie: str, client: str) -> None:
         self.fields = fields
@@ -32,6 +36,43 @@ class Reading:
         self.cookie = cookie
         self.client = client
         self.prepared = Prepared()
+        self.is_kept = False
+
+    def visit_of(self, scope: Scope) -> Visit:
+        """The visit of a request with these fields, before anything is decided on it."""
+        place = self.place
+        return Visit(scope, place.label, self.cookie, self.fields, place.origin, self.client, UNDECIDED, self.prepared)
+
+
+_DECISIVE = ("type", "method", "path", "raw_path", "query_string", "headers")
+"""Of a scope."""
+
+
+class Plans:
+    """What was decided on requests whose fields are kept. When there are too many, all are forgotten."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Reading, str, bytes, bytes], Plan] = {}
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept.clear()
+
+    def find(self, reading: Reading, scope: Scope) -> Plan | None:
+        """The plan for a request like this."""
+        return self._kept.get((reading, scope["method"], raw_path_of(scope), scope["query_string"]))
+
+    def keep(self, reading: Reading, scope: Scope) -> None:
+        """A request like this may pass, so the next one will be worth a plan."""
+        path, query = raw_path_of(scope), scope["query_string"]
+        if not reading.is_kept or len(path) + len(query) > MOST_TARGET_BYTES:
+            return
+        if len(self._kept) >= MOST_PLANS:
+            self._kept.clear()
+        only = {name: scope[name] for name in _DECISIVE if name in scope}  # nothing of one connection
+        self._kept[reading, scope["method"], path, query] = Plan(reading.visit_of(only))
 
 
 class Readings:
@@ -59,6 +100,7 @@ class Readings:
             if len(self._kept) >= MOST_READINGS:
                 self._kept.clear()
             self._kept[key] = reading
+            reading.is_kept = True
 
 
 class Reader:
@@ -68,6 +110,7 @@ class Reader:
         self._trusted = site.trusted_proxies
         self._places = Places(site)
         self._readings = Readings()
+        self.plans = Plans()
         self._cookie_names = (site.cookie_name(PATHS).encode("ascii"), site.cookie_name().encode("ascii"))
 
     def knows(self, scope: Scope) -> bool:
@@ -93,8 +136,9 @@ class Reader:
         return reading
 
     def forget(self) -> None:
-        """Read all anew: some readings may hold heads with a secret that has changed."""
+        """Read all anew, and decide: there may be heads with a secret that has changed."""
         self._readings.clear()
+        self.plans.clear()
 
     def _client(self, peer: str, fields: dict[bytes, bytes]) -> str:
         if not self._trusted:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from launcher.proxy.access_types import Access, Target
+from launcher.proxy.access_types import Access, Target, Verdict
 from launcher.proxy.headers import Origin, OutgoingRequest
 
 Scope = MutableMapping[str, Any]
@@ -20,6 +20,10 @@ def raw_path_of(scope: Scope) -> bytes:
     """The path byte for byte. From a server that does not tell, it is quoted again, which is nearly the same."""
     raw: bytes | None = scope.get("raw_path")
     return raw if raw else quote(scope["path"], safe="/:@!$&'()*+,;=-._~").encode("ascii")
+
+
+UNDECIDED = Access(Verdict.UNKNOWN)
+"""Before anybody was asked."""
 
 
 class Prepared:
@@ -44,6 +48,7 @@ class Visit:
     client: str
     access: Access
     prepared: Prepared = field(default_factory=Prepared)
+    request: OutgoingRequest | None = None  # as it goes on, where that was found out before
 
     @property
     def raw_path(self) -> bytes:

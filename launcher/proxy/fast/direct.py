@@ -39,15 +39,16 @@ class Direct(Relay):
         if self.error is None and passing is not None and (passing[0] is origin or passing[0] == origin):
             self._head = head
             self.complete = True
-            self._offer.answer_whole(head.status, passing[1], body)
+            self._offer.answer_whole(head.status, passing[1].lines, body)
         else:
             super().take_whole(head, body)
 
     def settle(self) -> None:
         """Only here the answer's end is known to be the end of what came: the connection can be given back."""
-        self._offer.flush()
         if self.complete:
             self._clean_up()
+        else:
+            self._offer.flush()
 
     def _end(self) -> None:
         if self.error is not None:  # perhaps from within the parser, or from a loop over many requests

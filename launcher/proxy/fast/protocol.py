@@ -9,9 +9,9 @@ import asyncio
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from launcher.proxy.cycle import Cycle, own_lines
+from launcher.proxy.cycle import Cycle, head_of
 from launcher.proxy.errors import ClientGone
 from launcher.proxy.fast.pump import EXTENSION, Relay
 from launcher.proxy.guard import GuardedProtocol
@@ -175,21 +175,14 @@ class Pump:
         cycle.waiting_for_100_continue = False
         if not keep_alive:
             cycle.keep_alive = False
-        self._unsent = self._head(status, lines)
+        self._unsent = head_of(cycle, status, lines)
 
     def answer_whole(self, status: int, lines: bytes, body: bytes) -> None:
         cycle = self._cycle
         if cycle.disconnected:
             return
-        cycle.transport.write(self._head(status, lines) + body)
+        cycle.transport.write(head_of(cycle, status, lines) + body)
         self._end()
-
-    def _head(self, status: int, lines: bytes) -> bytes:
-        """The head with what the web server adds; the answer has begun."""
-        cycle = self._cycle
-        cycle.response_started = True
-        close = b"" if cycle.keep_alive else b"connection: close\r\n"
-        return b"".join((STATUS_LINE[status], own_lines.of(cycle.default_headers), close, lines, b"\r\n"))
 
     def write(self, data: bytes) -> None:
         if self._unsent:

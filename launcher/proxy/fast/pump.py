@@ -16,11 +16,12 @@ from typing import Any, Protocol
 
 from launcher.proxy.access import Hold
 from launcher.proxy.access_types import Target
+from launcher.proxy.answers import passing_fields
 from launcher.proxy.connection import Connection
 from launcher.proxy.errors import AccessEnded, ClientGone, UpstreamBroken
 from launcher.proxy.exchange import Exchange, Head
 from launcher.proxy.fast.lookout import Lookout
-from launcher.proxy.headers import BadHead, OutgoingRequest, incoming_response
+from launcher.proxy.headers import BadHead, OutgoingRequest
 from launcher.proxy.http import CONTINUE_SECONDS, REPEATABLE
 from launcher.proxy.outgoing import request_of
 from launcher.proxy.repeats import Whole
@@ -231,7 +232,7 @@ class Relay(Exchange):
         if self.error is not None:
             return
         try:
-            lines = self._lines(head)
+            lines = passing_fields(head, self.visit).lines
         except BadHead as error:
             self.fail(error)
             return
@@ -247,23 +248,6 @@ class Relay(Exchange):
                 else:
                     lines += b"transfer-encoding: chunked\r\n"
         self._offer.answer(head.status, lines, keep_alive=keep_alive)
-
-    def _lines(self, head: Head) -> bytes:
-        """The head's lines for the browser; for a head that came before, as they were found then. Raises BadHead."""
-        visit, target = self.visit, self.visit.access.target
-        assert target is not None
-        if head.passing is not None and head.passing[0] == visit.origin:
-            return head.passing[1]
-        fields = incoming_response(
-            head.status,
-            head.fields,
-            connection=head.connection,
-            origin=visit.origin,
-            upstream_authority=f"{target.host}:{target.port}".encode(),
-        )
-        lines = b"".join([b"%b: %b\r\n" % field for field in fields])
-        head.passing = (visit.origin, lines)
-        return lines
 
     def take_body(self, data: bytes) -> None:
         if self.error is None:
