@@ -169,7 +169,7 @@ class Proxy:
             visit.request = request_of(visit)
         except BadHead:
             return False
-        plan.ticket = InFlight.ticket(session_id=known.session_id, person=known.user_id, is_socket=False)
+        plan.ticket = self.in_flight.ticket(session_id=known.session_id, person=known.user_id, is_socket=False)
         plan.leave = partial(self.in_flight.leave, plan.ticket)
         plan.key = self.upstreams.key_of(known.session_id, known.target)
         plan.access = known

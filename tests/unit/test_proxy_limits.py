@@ -28,7 +28,8 @@ def test_a_person_has_a_ceiling_over_all_sessions() -> None:
 
 def test_sockets_and_requests_are_counted_apart() -> None:
     under_way = InFlight(FEW)
-    assert under_way.enter(session_id="s1", person=1, is_socket=True) is not None
+    ticket = under_way.enter(session_id="s1", person=1, is_socket=True)
+    assert ticket is not None
     assert under_way.enter(session_id="s1", person=1, is_socket=True) is None
     assert under_way.enter(session_id="s1", person=1, is_socket=False) is not None
 
@@ -38,8 +39,20 @@ def test_what_is_over_makes_room_and_leaves_nothing_behind() -> None:
     for _ in range(10):
         ticket = under_way.enter(session_id="s1", person=1, is_socket=True)
         assert ticket is not None
+        assert len(under_way) == 1
         under_way.leave(ticket)
     assert len(under_way) == 0
+
+
+def test_a_ticket_is_good_again_and_again_beside_others() -> None:
+    under_way = InFlight(FEW)
+    kept = under_way.ticket(session_id="s1", person=1, is_socket=False)
+    other = under_way.enter(session_id="s1", person=1, is_socket=False)
+    assert other is not None
+    for _ in range(3):
+        assert under_way.enter_again(kept)
+        assert not under_way.enter_again(kept)
+        under_way.leave(kept)
 
 
 class Clock:
