@@ -15,7 +15,7 @@ from typing import Protocol
 
 from launcher.proxy import http, pages, websocket
 from launcher.proxy.access import AccessCache
-from launcher.proxy.access_types import Access, Verdict
+from launcher.proxy.access_types import Access, Target, Verdict
 from launcher.proxy.denials import WRONG_HOST, Denials, Denied, cause_of
 from launcher.proxy.entrance import Entrance, query_of
 from launcher.proxy.errors import AccessEnded, UpstreamError
@@ -110,7 +110,7 @@ class Proxy:
         if scope["type"] == "websocket":
             await receive()  # the connect event
         elif (plan := self._reader.plans.find(reading, scope)) is not None and self._may_pass(plan):
-            await self._pass(plan.visit_with(scope), receive, send)
+            await self._pass(plan.visit_with(scope), receive, send, plan=plan)
             return
         visit = reading.visit_of(scope)
         if not visit.label:
@@ -169,44 +169,57 @@ class Proxy:
             visit.request = request_of(visit)
         except BadHead:
             return False
-        plan.ticket = self.in_flight.ticket(session_id=known.session_id, person=known.user_id, is_socket=False)
-        plan.leave = partial(self.in_flight.leave, plan.ticket)
-        plan.key = self.upstreams.key_of(known.session_id, known.target)
-        plan.access = known
+        self._fill(plan, known, known.target)
         return True
+
+    def _fill(self, plan: Plan, known: Access, target: Target, *, is_socket: bool = False) -> None:
+        """Set the rest of a plan."""
+        plan.ticket = self.in_flight.ticket(session_id=known.session_id, person=known.user_id, is_socket=is_socket)
+        plan.leave = partial(self.in_flight.leave, plan.ticket)
+        plan.key = self.upstreams.key_of(known.session_id, target)
+        plan.access = known
 
     def _after(self, failed: pump.Relay, offer: pump.Offer) -> Callable[..., Awaitable[None]]:
         """The application that goes on where a request that began at once has failed."""
 
         async def carry_on(scope: Scope, receive: Receive, send: Send) -> None:
             scope["extensions"] = {pump.EXTENSION: offer}
-            await self._pass(replace(failed.visit, scope=scope), receive, send, failed)
+            await self._pass(replace(failed.visit, scope=scope), receive, send, failed=failed)
 
         return carry_on
 
-    async def _pass(self, visit: Visit, receive: Receive, send: Send, failed: pump.Relay | None = None) -> None:
+    async def _pass(
+        self,
+        visit: Visit,
+        receive: Receive,
+        send: Send,
+        *,
+        plan: Plan | None = None,
+        failed: pump.Relay | None = None,
+    ) -> None:
         """Let a visit go on to its target. ``failed`` is an attempt that has been made."""
         scope = visit.scope
         known = visit.access
         assert known.target is not None
-        if self.upstreams.refuses(known.session_id, known.target):  # the storm at a dead server costs no dial
+        is_socket = scope["type"] == "websocket"
+        if plan is None:
+            plan = Plan(visit)
+            self._fill(plan, known, known.target, is_socket=is_socket)
+        if self.upstreams.refuses(plan.key):  # the storm at a dead server costs no dial
             await self._say(visit, send, pages.UNREACHABLE)
             return
-        is_socket = scope["type"] == "websocket"
-        ticket = self.in_flight.enter(session_id=known.session_id, person=known.user_id, is_socket=is_socket)
-        if ticket is None:
+        if not self.in_flight.enter_again(plan.ticket):
             refusals.note(f"Session {known.session_id}: {known.username} has too much under way")
             await self._say(visit, send, pages.TOO_MANY)
             return
-        leave: Callable[[], None] | None = partial(self.in_flight.leave, ticket)
-        assert leave is not None
+        leave: Callable[[], None] | None = plan.leave
         offers = scope.get("extensions") or {}
         if not is_socket:
             scope["extensions"] = {}  # the offer knows its scope: a cycle for the garbage collector otherwise
         try:
             tunnel_offer, pump_offer = offers.get(tunnel.EXTENSION), offers.get(pump.EXTENSION)
             if is_socket and tunnel_offer is not None and self._uses_fast_lane:
-                done, leave = leave, None
+                done, leave = plan.leave, None
                 try:
                     await tunnel.forward(
                         visit, tunnel_offer, receive, send, pool=self.upstreams, access=self.access, done=done

@@ -52,6 +52,7 @@ class Cycle(RequestResponseCycle):
     chunked_encoding = None
     expected_content_length = 0
     _event: asyncio.Event | None = None  # made when somebody wants it, which is seldom
+    _is_known = False  # the head of the answer was
 
     def __init__(self, protocol: GuardedProtocol, scope: Any) -> None:
         self.scope = scope
@@ -65,21 +66,39 @@ class Cycle(RequestResponseCycle):
 
     async def send(self, message: Any) -> None:
         """uvicorn's, but for a head whose lines are there already: that is not looked through for each answer."""
+        if self.disconnected or self.flow.write_paused or not (self._begins(message) or self._goes_on(message)):
+            await super().send(message)
+
+    def _begins(self, message: Any) -> bool:
+        """Write such a head. Returns whether it was one; if not, nothing was done."""
         fields = message.get("headers")
         if (
             type(fields) is not PassingFields
+            or fields.length is None
             or self.response_started
-            or self.disconnected
-            or self.flow.write_paused
             or self.access_log
             or self.scope["method"] == "HEAD"
-            or fields.length is None
         ):
-            await super().send(message)
-            return
+            return False
+        self._is_known = True
         self.expected_content_length = fields.length
         self.chunked_encoding = False
         self.transport.write(head_of(self, message["status"], fields.lines))
+        return True
+
+    def _goes_on(self, message: Any) -> bool:
+        """Write a piece of the body behind such a head. As ``_begins`` for what uvicorn has to refuse."""
+        if not self._is_known or self.response_complete or message["type"] != "http.response.body":
+            return False
+        body, more = message.get("body", b""), message.get("more_body", False)
+        left = self.expected_content_length - len(body)
+        if left < 0 or (left and not more):
+            return False
+        self.expected_content_length = left
+        self.transport.write(body)
+        if not more:
+            end_of(self)
+        return True
 
     @property
     def message_event(self) -> asyncio.Event:  # type: ignore[override]  # an attribute there, set only when made
@@ -118,3 +137,13 @@ def head_of(cycle: RequestResponseCycle, status: int, lines: bytes) -> bytes:
     cycle.response_started = True
     close = b"" if cycle.keep_alive else b"connection: close\r\n"
     return b"".join((STATUS_LINE[status], _own_lines.of(cycle.default_headers), close, lines, b"\r\n"))
+
+
+def end_of(cycle: RequestResponseCycle) -> None:
+    """The answer has been written; the connection is free, or closed."""
+    cycle.response_complete = True
+    if not isinstance(cycle, Cycle) or cycle.is_awaited:
+        cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()

@@ -141,9 +141,9 @@ class UpstreamPool:
             raise UpstreamBusy("too many WebSockets of this session")
         return await self._dialled(slot, target, slot.sockets)
 
-    def refuses(self, session_id: str, target: Target) -> bool:
-        """Whether a request would be refused at once, because the server refused a moment ago."""
-        slot = self._slots.get(self.key_of(session_id, target))
+    def refuses(self, key: tuple[object, ...]) -> bool:
+        """Whether a request would be refused at once, because the server refused a moment ago. ``key``: ``key_of``."""
+        slot = self._slots.get(key)
         return slot is not None and bool(slot.refusal) and not slot.idle and self._is_left_alone(slot)
 
     def release(self, connection: Connection) -> None:

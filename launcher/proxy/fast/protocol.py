@@ -11,7 +11,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from launcher.proxy.cycle import Cycle, head_of
+from launcher.proxy.cycle import end_of, head_of
 from launcher.proxy.errors import ClientGone
 from launcher.proxy.fast.pump import EXTENSION, Relay
 from launcher.proxy.guard import GuardedProtocol
@@ -202,14 +202,8 @@ class Pump:
         self._end()
 
     def _end(self) -> None:
-        cycle = self._cycle
-        cycle.response_complete = True
-        if not isinstance(cycle, Cycle) or cycle.is_awaited:
-            cycle.message_event.set()
         self.detach()
-        if not cycle.keep_alive:
-            cycle.transport.close()
-        cycle.on_response()
+        end_of(self._cycle)
 
     def break_off(self) -> None:
         cycle = self._cycle
