@@ -62,11 +62,11 @@ class Plans:
 
     def find(self, reading: Reading, scope: Scope) -> Plan | None:
         """The plan for a request like this."""
-        return self._kept.get((reading, scope["method"], raw_path_of(scope), scope["query_string"]))
+        return self._kept.get((reading, scope["method"], raw_path_of(scope), scope.get("query_string", b"")))
 
     def keep(self, reading: Reading, scope: Scope) -> None:
         """A request like this may pass, so the next one will be worth a plan."""
-        path, query = raw_path_of(scope), scope["query_string"]
+        path, query = raw_path_of(scope), scope.get("query_string", b"")
         if not reading.is_kept or len(path) + len(query) > MOST_TARGET_BYTES:
             return
         if len(self._kept) >= MOST_PLANS:
