@@ -461,6 +461,13 @@ def test_pages_of_people_keep_the_filter(as_admin: Client) -> None:
     assert [person.username for person in second.context["page_obj"]] == ["guest50"]
 
 
+def test_pages_of_people_follow_the_alphabet_and_say_so(as_admin: Client) -> None:
+    for number in range(51):
+        User.objects.create(username=f"guest{number:02}", password="!")
+    assert re.search(r'rel="next"[^>]+>\s*Next\b', as_admin.get(PEOPLE).content.decode())
+    assert re.search(r'rel="prev"[^>]+>.*Previous\b', as_admin.get(PEOPLE, {"page": 2}).content.decode())
+
+
 @pytest.mark.usefixtures("crowd", "some")
 def test_a_persons_row_leads_to_their_live_sessions_and_to_no_others(as_admin: Client) -> None:
     session_of("bobby", "Another's")
