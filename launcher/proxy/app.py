@@ -225,7 +225,7 @@ class Proxy:
             refusals.note(f"Refused: {error}")
             await self._say(visit, send, pages.BROKEN if error.status == 502 else pages.bad_request(error.status))
         except AccessEnded:
-            await self._say(visit, send, pages.NOT_FOUND)
+            await self._say(visit, send, pages.NOT_FOUND if visit.is_navigation else pages.NO_ENTRY)
         except UpstreamError as error:
             refusals.note(f"Session {visit.access.session_id}: {error.detail}")
             await self._say(visit, send, pages.notice_for(error))
@@ -284,7 +284,7 @@ class Proxy:
             await self._denials.tell(visit, access, refusal)
         if access.verdict is Verdict.ENDED:
             return self._page(visit, pages.ENDED_PAGE if visit.is_navigation else pages.ENDED)
-        return self._page(visit, pages.NOT_FOUND)
+        return self._page(visit, pages.NOT_FOUND if visit.is_navigation else pages.NO_ENTRY)
 
     @staticmethod
     def _passes(visit: Visit) -> bool:

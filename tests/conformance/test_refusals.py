@@ -36,14 +36,14 @@ class Refusal:
 
 NOT_PAGES: tuple[Door, ...] = ("program", "change", "websocket")
 TABLE = {
-    "stranger without a cookie": Refusal(302, 404, 404, 403, "no_cookie", NOT_PAGES),
-    "stranger with a cookie of another session": Refusal(404, 404, 404, 403, "forbidden"),
-    "signed out": Refusal(302, 404, 404, 403, "signed_out", NOT_PAGES),
-    "revoked": Refusal(404, 404, 404, 403, "forbidden"),
+    "stranger without a cookie": Refusal(302, 403, 403, 403, "no_cookie", NOT_PAGES),
+    "stranger with a cookie of another session": Refusal(404, 403, 403, 403, "forbidden"),
+    "signed out": Refusal(302, 403, 403, 403, "signed_out", NOT_PAGES),
+    "revoked": Refusal(404, 403, 403, 403, "forbidden"),
     "ended": Refusal(410, 503, 503, 503, "ended"),
     "wrong origin": Refusal(403, 403, 403, 403, "cross_site or origin"),
     "wrong host": Refusal(404, 404, 404, 403, "wrong_host"),
-    "unknown session": Refusal(302, 404, 404, 403, "unknown_session", NOT_PAGES),
+    "unknown session": Refusal(302, 403, 403, 403, "unknown_session", NOT_PAGES),
     # Only a page uses a code up: a handshake or a change that carries one is not let near it.
     "code used twice": Refusal(403, 403, 404, 403, "code", ("page", "program")),
     "code late": Refusal(403, 403, 404, 403, "code", ("page", "program")),

@@ -632,11 +632,11 @@ async def test_r02_a_revoked_transfer_at_full_speed_is_cut_off_and_the_next_try_
         async with asyncio.timeout(60):
             await using
     else:  # the rest of it is read, as of any request that was refused, and goes nowhere
-        assert (await raw.head()).status == 404
+        assert (await raw.head()).status == 403
         using.cancel()
         await asyncio.gather(using, return_exceptions=True)
     raw.writer.transport.abort()
-    assert [(await portal.ask("GET", "/lab")).status for _ in range(3)] == [404, 404, 404]
+    assert [(await portal.ask("GET", "/lab")).status for _ in range(3)] == [403, 403, 403]
     assert [item["cause"] for item in portal.denied] == ["forbidden"]
 
 

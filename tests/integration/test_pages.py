@@ -105,6 +105,14 @@ def test_the_form_names_a_wrong_value_and_keeps_what_was_typed(demo_cluster: Run
     assert not InteractiveSession.objects.exists()
 
 
+@pytest.mark.parametrize("kind", ["environment", "image"])
+def test_a_wrong_path_is_marked_where_it_was_typed(demo_cluster: RunningCluster, as_alice: Client, kind: str) -> None:
+    app = {"environment": "jupyter", "image": "jupyter-container"}[kind]
+    answer = as_alice.post(f"/launch/{app}/", {**RAW, kind: "path", f"{kind}_path": "envs/mine"})
+    assert answer.status_code == 422
+    assert [name for name in answer.context["form"].errors if name != "__all__"] == [f"{kind}_path"]
+
+
 def test_a_second_launch_shows_the_session_that_exists(session: InteractiveSession, as_alice: Client) -> None:
     answer = as_alice.post("/launch/jupyter/", RAW)
     assert answer.status_code == 409

@@ -114,7 +114,7 @@ async def test_the_permission_is_asked_for_each_request(portal: Portal, begun: l
     portal.access[LABEL, COOKIE] = Access(Verdict.FORBIDDEN, session_id="session-1", username="alice")
     portal.proxy.drop(user_id=1)
     raw.writer.write(portal.head("GET", "/x"))
-    assert (await raw.answer()).status == 404
+    assert (await raw.answer()).status == 403
     assert begun == [False]
     assert len(portal.upstream.requests) == 1
     await raw.close()
@@ -133,7 +133,7 @@ async def test_the_very_same_head_asks_for_the_permission_too(portal: Portal, be
     assert open_access.target is not None
     portal.access[LABEL, COOKIE] = Access(Verdict.FORBIDDEN, session_id="session-1", username="alice")
     portal.proxy.drop(user_id=1)
-    assert [await ask() for _ in range(3)] == [404] * 3
+    assert [await ask() for _ in range(3)] == [403] * 3
     portal.access[LABEL, COOKIE] = replace(open_access, target=replace(open_access.target, secret="s" * 43))
     portal.proxy.drop(user_id=1)
     await until(lambda: portal.proxy.access.cached(LABEL, COOKIE) is None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qsl, quote
@@ -310,8 +311,9 @@ async def test_an_address_that_does_not_exist_looks_like_one_that_does(portal: P
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-async def test_a_program_without_permission_gets_404(portal: Portal, method: str) -> None:
-    assert (await portal.ask(method, "/api/contents", cookie="guessed")).status == 404
+async def test_a_program_without_permission_is_not_told_that_something_is_missing(portal: Portal, method: str) -> None:
+    answer = await portal.ask(method, "/api/contents", cookie="guessed")
+    assert (answer.status, json.loads(answer.body)["error"]) == (403, "no_entry")
     assert portal.upstream.requests == []
 
 
@@ -451,4 +453,4 @@ async def test_a_dropped_answer_is_asked_for_again(portal: Portal) -> None:
     assert (await portal.ask("GET", "/")).status == 200
     portal.access[LABEL, COOKIE] = Access(Verdict.SIGN_IN, session_id="session-1")
     portal.proxy.drop(session_id="session-1")
-    assert (await portal.ask("GET", "/")).status == 404
+    assert (await portal.ask("GET", "/")).status == 403

@@ -108,7 +108,7 @@ async def test_the_end_of_the_permission_is_said_in_the_middle_of_an_upload_and_
     del portal.access[LABEL, COOKIE]
     portal.proxy.drop(session_id="session-1")
     answer = await whole_answer(raw)
-    assert (answer.status, json.loads(answer.body)["error"]) == (404, "not_found")
+    assert (answer.status, json.loads(answer.body)["error"]) == (403, "no_entry")
     assert await send_until_stopped(raw, piece) < LINGER_BYTES + BETWEEN_BYTES
     await until(lambda: not portal.upstream.open, what="the server's side to be closed")
     await raw.close()

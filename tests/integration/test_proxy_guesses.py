@@ -30,7 +30,7 @@ async def statuses_of_guesses(portal: Portal, first: int = 0) -> list[int]:
 
 async def test_guessed_cookies_cost_a_bounded_number_of_look_ups(portal: Portal) -> None:
     statuses = await statuses_of_guesses(portal)
-    assert statuses == [404] * BURST + [429] * (MANY - BURST)
+    assert statuses == [403] * BURST + [429] * (MANY - BURST)
     assert portal.lookups == BURST
 
 
@@ -58,7 +58,7 @@ async def test_an_open_session_behind_the_same_address_goes_on(portal: Portal) -
 async def test_the_same_stale_cookie_again_and_again_is_one_guess(portal: Portal) -> None:
     clock = iter(range(0, 10**9, 1000))
     portal.proxy.access._clock = lambda: float(next(clock))  # no answer is kept
-    assert {(await portal.ask("GET", "/", cookie="closed-tab")).status for _ in range(MANY)} == {404}
+    assert {(await portal.ask("GET", "/", cookie="closed-tab")).status for _ in range(MANY)} == {403}
     portal.access[LABEL, "new"] = portal.access[LABEL, COOKIE]
     assert (await portal.ask("GET", "/", cookie="new")).status == 200
 

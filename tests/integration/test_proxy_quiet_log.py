@@ -147,7 +147,7 @@ async def test_a_permission_that_ends_while_the_server_is_being_reached(held: tu
     if portal.lane == "fast":  # which does not hurry
         await until(lambda: not portal.proxy.access.open_connections, what="the end of the permission to be noticed")
         dial.go_on.set()
-    assert (await raw.answer()).status == 404
+    assert (await raw.answer()).status == 403
     await raw.close()
 
 
