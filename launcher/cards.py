@@ -149,7 +149,7 @@ def card_of(
         state=state,
         state_label=wording.paused_label() if is_paused else wording.state_label(state),
         state_tone=tone,
-        state_text=_state_text(session),
+        state_text=_state_text(session, is_owner=is_owner),
         can_connect=state is SessionState.READY and bool(session.upstream_host) and is_owner and not is_paused,
         can_stop=state.is_live and state is not SessionState.STOPPING and session.stop_requested_at is None,
         is_live=state.is_live,
@@ -174,8 +174,8 @@ def card_of(
         unused_since=session.active_at if idle_stop_at else None,
         idle_stop_at=idle_stop_at,
         can_keep=idle_stop_at is not None and is_owner,
-        end_sentence=endwords.end_sentence(session) if state is SessionState.ENDED else "",
-        end_words=wording.joined(endwords.end_sentence(session), endwords.end_cure(session)),
+        end_sentence=endwords.end_sentence(session, is_owner=is_owner) if state is SessionState.ENDED else "",
+        end_words=wording.joined(endwords.end_sentence(session, is_owner=is_owner), endwords.end_cure(session)),
         end_cure=_cure(session, can_never_run=can_never_run),
         details=session.end_detail or session.job_comment,
         relaunch_url=f"{reverse('launcher:launch', args=[session.app])}?again={session.id}",
@@ -250,9 +250,9 @@ def _idle_rule(session: InteractiveSession) -> str:
     return _("Stops when unused for %(time)s.") % {"time": wording.duration_text(max(60, limit))}
 
 
-def _state_text(session: InteractiveSession) -> str:
+def _state_text(session: InteractiveSession, *, is_owner: bool) -> str:
     state = SessionState(session.state)
-    known = _known_text(session, state)
+    known = _known_text(session, state, is_owner=is_owner)
     if session.unreachable_since is None:
         return known
     if not credential_state.can_act(session.cluster, session.username):
@@ -266,7 +266,7 @@ def _state_text(session: InteractiveSession) -> str:
     return _("The cluster does not answer at the moment. Last known: %(state)s") % {"state": known}
 
 
-def _known_text(session: InteractiveSession, state: SessionState) -> str:
+def _known_text(session: InteractiveSession, state: SessionState, *, is_owner: bool) -> str:
     """What was heard last."""
     if session.stop_requested_at is not None and state is not SessionState.ENDED:
         return _("Stopping. This can take a minute.")
@@ -287,8 +287,8 @@ def _known_text(session: InteractiveSession, state: SessionState) -> str:
             return _("Jupyter has started. Waiting for its first answer.")
         return _("A computer was found. Your environment is loading.")
     if state is SessionState.READY:
-        return _("Your notebook is ready.")
-    return endwords.end_sentence(session)
+        return _("Your notebook is ready.") if is_owner else _("The notebook is ready.")
+    return endwords.end_sentence(session, is_owner=is_owner)
 
 
 def resources_text(choices: LaunchChoices) -> str:

@@ -12,8 +12,10 @@ from launcher.states import EndReason
 from launcher.wording import Blank
 
 
-def end_sentence(session: InteractiveSession) -> str:
-    """Why a session ended, in one sentence."""
+def end_sentence(session: InteractiveSession, *, is_owner: bool = True) -> str:
+    """Why a session ended, in one sentence for its owner or for somebody else."""
+    if session.end_code == f"ended.{EndReason.STOPPED_BY_USER}" and not is_owner:
+        return _("%(owner)s stopped it.") % {"owner": session.username}
     return _end(session)[0]
 
 

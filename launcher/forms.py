@@ -13,9 +13,11 @@ from django.utils.translation import gettext as _
 from launcher import refusalwords, selectors, wording
 from launcher.advice import advice_for
 from launcher.catalog import App, FormField, LaunchChoices, default_choices, limits
+from launcher.choices import COMPANIONS
 from launcher.clusters import Cluster, QueueLimits
 from launcher.entitlements import entitlement_of
 from launcher.flows.launch import images_for
+from launcher.rawvalues import tidy
 from launcher.remember import remembered
 from launcher.services import LaunchRefused
 from portal.accounts.models import User
@@ -64,7 +66,12 @@ class LaunchForm(forms.Form):
         self.add_error(None, refusalwords.refusal_sentence(refused.code, refused.params))
         for name, code, params in refused.fields:
             sentence = refusalwords.mistake_sentence(code, params)
+            name = self._where_it_was_typed(name)
             self.add_error(name if name in self.fields else None, sentence)
+
+    def _where_it_was_typed(self, name: str) -> str:
+        """The field of the path, where somebody chose to type one instead of choosing."""
+        return COMPANIONS[name] if name in COMPANIONS and self.data.get(name) == "path" else name
 
     def basic(self) -> list[forms.BoundField]:
         """Fields that everybody sees."""
@@ -172,7 +179,7 @@ def _where_gpus_are(queues: tuple[QueueLimits, ...]) -> str:
 
 
 def _queue_label(label: str, max_hours: float) -> str:
-    return _("%(queue)s (at most %(hours)g hours)") % {"queue": label, "hours": max_hours}
+    return _("%(queue)s (at most %(time)s)") % {"queue": label, "time": wording.hours_text(tidy(max_hours))}
 
 
 def _choice(choices: list[tuple[str, str]]) -> forms.Field:

@@ -8,6 +8,7 @@ from typing import Any
 
 from django import forms
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from launcher import selectors, wording
 from launcher.allowances import LEAST_HOURS, MOST_HOURS, MOST_SESSIONS
@@ -21,7 +22,9 @@ class NumberForm(forms.Form):
     """How many sessions a person may have in all; empty gives the number of their groups or the site's back."""
 
     user = forms.IntegerField(widget=forms.HiddenInput)
-    sessions_allowed = forms.IntegerField(min_value=0, max_value=MOST_SESSIONS, required=False)
+    sessions_allowed = forms.IntegerField(
+        label=gettext_lazy("Sessions at a time"), min_value=0, max_value=MOST_SESSIONS, required=False
+    )
 
 
 class AllowanceForm(forms.Form):

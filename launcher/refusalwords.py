@@ -12,7 +12,7 @@ from django.utils.translation import ngettext
 
 from launcher.allowances import Scope
 from launcher.services import LaunchRefused
-from launcher.wording import Blank, joined, memory_text
+from launcher.wording import Blank, hours_text, joined, memory_text
 
 
 def mistake_sentence(code: str, params: Mapping[str, object]) -> str:
@@ -21,6 +21,8 @@ def mistake_sentence(code: str, params: Mapping[str, object]) -> str:
     amount = values.get("max")
     if isinstance(amount, int) and code in ("memory.too_much", "memory.no_computer"):
         values["max"] = memory_text(amount)
+    if code.startswith("hours."):
+        values.update({name: hours_text(values[name]) for name in ("min", "max") if name in values})
     sentences = {
         "choices.not_an_object": _("Send the values as an object of names and values."),
         "cores.too_many": _("At most %(max)s cores are possible here."),
@@ -28,11 +30,11 @@ def mistake_sentence(code: str, params: Mapping[str, object]) -> str:
         "memory.not_an_amount": _("This is not an amount of memory. Write for example 4 GB or 512 MB."),
         "memory.too_much": _("At most %(max)s are possible here."),
         "memory.too_little": _("Jupyter needs at least %(min)s MB."),
-        "hours.over_allowance": _("Your sessions may last at most %(max)s hours."),
-        "hours.none_allowed": _("This needs at least %(min)s hours, but your sessions may last at most %(max)s."),
-        "hours.over_queue_limit": _("The queue %(queue)s allows at most %(max)s hours."),
-        "hours.too_many": _("At most %(max)s hours are possible here."),
-        "hours.too_few": _("At least %(min)s hours are needed."),
+        "hours.over_allowance": _("Your sessions may last at most %(max)s."),
+        "hours.none_allowed": _("This needs at least %(min)s, but your sessions may last at most %(max)s."),
+        "hours.over_queue_limit": _("The queue %(queue)s allows at most %(max)s."),
+        "hours.too_many": _("At most %(max)s are possible here."),
+        "hours.too_few": _("It must be at least %(min)s."),
         "gpus.too_many": _("At most %(max)s GPUs are possible here."),
         "gpus.too_few": _("This cannot be less than %(min)s."),
         "gpus.none": _("The queue %(queue)s has no GPUs. Choose one that has some."),
@@ -55,7 +57,7 @@ def mistake_sentence(code: str, params: Mapping[str, object]) -> str:
         "title.control_characters": _("Please write the name on one line, without control characters."),
         "environment.unknown_module": _("This environment is not offered. Choose one from the list."),
         "environment.path_required": _("Type the path of your environment."),
-        "environment.not_absolute": _("Write the whole path, beginning with /."),
+        "environment.not_absolute": _("Write the whole path, beginning with / or ~/."),
     }
     if code in sentences:
         return sentences[code] % values
@@ -79,6 +81,8 @@ def extension_sentence(code: str, params: Mapping[str, object]) -> str:
     at = str(values.get("at", ""))
     if at:
         values["at"] = date_format(timezone.localtime(dt.datetime.fromisoformat(at)), "DATETIME_FORMAT")
+    if "hours" in values:
+        values["hours"] = hours_text(values["hours"])
     not_the_portal = _("The cluster does not let the portal extend sessions. Please tell the administrators.")
     return {
         "extend.not_offered": _("Sessions cannot be extended on this cluster."),
@@ -94,11 +98,11 @@ def extension_sentence(code: str, params: Mapping[str, object]) -> str:
         "extend.time_unknown": _("The cluster has not said yet how long it may run. Try again in a moment."),
         "extend.too_late": _("Its time is over."),
         "extend.queue_gone": _("Its queue is no longer offered, so it cannot be extended."),
-        "extend.no_room_queue": _("It cannot be extended: its queue allows %(hours)s hours in all."),
-        "extend.no_room_allowance": _("It cannot be extended: your sessions may run %(hours)s hours in all."),
+        "extend.no_room_queue": _("It cannot be extended: its queue allows %(hours)s in all."),
+        "extend.no_room_allowance": _("It cannot be extended: your sessions may run %(hours)s in all."),
         "extend.no_room_maintenance": _("It cannot be extended: the cluster's maintenance begins on %(at)s."),
-        "extend.limited_queue": _("That is all that is left: its queue allows %(hours)s hours in all."),
-        "extend.limited_allowance": _("That is all that is left: your sessions may run %(hours)s hours in all."),
+        "extend.limited_queue": _("That is all that is left: its queue allows %(hours)s in all."),
+        "extend.limited_allowance": _("That is all that is left: your sessions may run %(hours)s in all."),
         "extend.limited_maintenance": _("That is up to the cluster's maintenance on %(at)s."),
         "scheduler.rejected.over_limit": _("The cluster did not extend it: that would be more than a limit allows."),
         "scheduler.not_permitted": not_the_portal,

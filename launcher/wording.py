@@ -65,6 +65,11 @@ def duration_text(seconds: int) -> str:
     return ngettext("%(count)d minute", "%(count)d minutes", minutes) % {"count": minutes}
 
 
+def hours_text(hours: object) -> str:
+    """``1 hour`` or ``2.5 hours``: a number as people write it into the form."""
+    return ngettext("%(count)s hour", "%(count)s hours", 1 if hours == 1 else 2) % {"count": hours}
+
+
 def environment_text(choices: LaunchChoices) -> str:
     """Which environment was chosen."""
     if choices.image:

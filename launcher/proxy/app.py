@@ -22,7 +22,7 @@ from launcher.proxy.errors import AccessEnded, UpstreamError
 from launcher.proxy.fast import pump, tunnel
 from launcher.proxy.fast.direct import Direct
 from launcher.proxy.fast.lookout import Lookout
-from launcher.proxy.foreign import is_ahead, why_foreign
+from launcher.proxy.foreign import is_ahead, is_of_own_page, why_foreign
 from launcher.proxy.guesses import Guesses
 from launcher.proxy.headers import BadHead
 from launcher.proxy.limits import USUAL, Ceilings, InFlight
@@ -245,7 +245,7 @@ class Proxy:
             refusals.note(f"Refused: {error}")
             await self._say(visit, send, pages.BROKEN if error.status == 502 else pages.bad_request(error.status))
         except AccessEnded:
-            await self._say(visit, send, pages.NOT_FOUND)
+            await self._say(visit, send, _no_entry(visit))
         except UpstreamError as error:
             refusals.note(f"Session {visit.access.session_id}: {error.detail}")
             await self._say(visit, send, pages.notice_for(error))
@@ -304,7 +304,7 @@ class Proxy:
             await self._denials.tell(visit, access, refusal)
         if access.verdict is Verdict.ENDED:
             return self._page(visit, pages.ENDED_PAGE if visit.is_navigation else pages.ENDED)
-        return self._page(visit, pages.NOT_FOUND)
+        return self._page(visit, _no_entry(visit))
 
     @staticmethod
     def _passes(visit: Visit) -> bool:
@@ -374,6 +374,11 @@ class Proxy:
             await send({"type": "websocket.http.response.body", "body": page.body, "more_body": False})
         else:
             await send({"type": "websocket.close", "code": 1008})  # the ASGI server answers 403
+
+
+def _no_entry(visit: Visit) -> Notice:
+    """What somebody is told who may not enter, be there a session or not."""
+    return pages.NO_ENTRY if is_of_own_page(visit) else pages.NOT_FOUND
 
 
 def _nothing() -> None:

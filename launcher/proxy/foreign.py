@@ -39,6 +39,11 @@ def why_foreign(visit: Visit, method: str, is_socket: bool) -> str:
     return "" if is_tab and method != "OPTIONS" else "cross_site"
 
 
+def is_of_own_page(visit: Visit) -> bool:
+    """Whether a page asks that was loaded from this address when its visitor could enter. Programs may claim so."""
+    return visit.fields.get(b"sec-fetch-site") == b"same-origin" and not visit.is_navigation
+
+
 def is_ahead(fields: Mapping[bytes, bytes]) -> bool:
     """Whether a browser loads this page before anybody wants it. ``fields``: the head by lower-case name."""
     return any(fields.get(name, b"").startswith((b"prefetch", b"preview")) for name in _PURPOSES)

@@ -55,6 +55,8 @@ class Notice:
 
 
 NOT_FOUND = Notice(404, "not_found")
+NO_ENTRY = Notice(403, "no_entry")
+"""For what an open page still asks for. At a 404, JupyterLab takes a folder for gone, and looks for it without end."""
 CODE_USED = Notice(403, "code_used")
 REFUSED = Notice(403, "refused")
 NOT_READY = Notice(503, "not_ready", retry_seconds=3, reload_seconds=3, to_session=True)
@@ -167,6 +169,10 @@ def _words(code: str) -> tuple[str, str]:
     if code == "not_found":
         return gettext("There is nothing here"), gettext(
             "This address belongs to no session that you can open. If it is yours, open it from the portal."
+        )
+    if code == "no_entry":
+        return gettext("Open the session from the portal, then try again"), gettext(
+            "You are not signed in, or this address belongs to no session that you can open."
         )
     if code == "code_used":
         return gettext("This link does not open the session"), gettext(

@@ -65,5 +65,11 @@ def users(request: HttpRequest) -> HttpResponse:
         return redirect(request.get_full_path())
     filters = PeopleFilter(request.GET, entitlements.people_with_numbers())
     page = Paginator(filters.chosen, 50).get_page(request.GET.get("page"))
-    context = {"filter": filters, "page_obj": page, "form": form, "site_default": settings.CONF.sessions_per_user}
+    context = {
+        "filter": filters,
+        "page_obj": page,
+        "form": form,
+        "mistaken": form.cleaned_data.get("user") if form.errors else None,  # whose number makes no sense
+        "site_default": settings.CONF.sessions_per_user,
+    }
     return render(request, "launcher/users.html", context)

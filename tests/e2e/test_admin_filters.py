@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from playwright.async_api import Response, expect
+import pytest
+from playwright.async_api import Locator, Response, expect
 
 from launcher.demo.folder import Running
 from tests.e2e.conftest import Person
@@ -18,6 +19,24 @@ async def test_people_are_found_with_the_keyboard_and_without_javascript(demo: R
     await expect(page.get_by_text("1 person", exact=True)).to_be_visible()
     await page.get_by_role("link", name="Live sessions alice").press("Enter")
     await expect(page).to_have_url(f"{demo.url}/administration/sessions/?owner=alice")
+
+
+async def _top_and_bottom(locator: Locator) -> tuple[float, float]:
+    box = await locator.bounding_box()
+    assert box is not None
+    return box["y"], box["y"] + box["height"]
+
+
+@pytest.mark.parametrize("path", ["/administration/sessions/", "/audit/"])
+@pytest.mark.parametrize("days", ["", "?since=2026-03-11&until=2026-03-10"])
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_the_first_and_the_last_day_stand_side_by_side(person: Person, path: str, days: str, width: int) -> None:
+    page = await person("admin", viewport={"width": width, "height": 900})
+    await page.goto(path + days)
+    place = await _top_and_bottom(page.get_by_label("From", exact=True))
+    assert await _top_and_bottom(page.get_by_label("To", exact=True)) == place
+    if width == 1280:
+        assert await _top_and_bottom(page.get_by_role("button", name="Filter")) == pytest.approx(place, abs=1)
 
 
 async def test_the_list_of_sessions_keeps_the_filter_while_it_lives(demo: Running, person: Person) -> None:

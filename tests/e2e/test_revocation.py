@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from playwright.async_api import Page, WebSocket, expect
+from playwright.async_api import Page, Request, WebSocket, expect
 
 from launcher.demo.folder import Running
 from tests.e2e.conftest import Person
@@ -47,7 +47,27 @@ async def test_signing_out_closes_the_open_notebook_within_two_seconds(
     await asyncio.wait_for(asyncio.gather(*(closed.wait() for closed in still_open)), 30)
     took = time.monotonic() - begin
     assert took < WITHIN_SECONDS, f"the notebook's sockets were closed after {took:.1f} s"
-    assert await lab.evaluate("fetch('/api/status').then(answer => answer.status)") == 404
+    assert await lab.evaluate("fetch('/api/status').then(answer => answer.status)") == 403
+
+    page = await person("bob")
+    await stop(page, session_id)
+
+
+async def test_a_tab_that_is_left_open_does_not_ask_without_end(person: Person) -> None:
+    page = await person("bob")
+    session_id = await launch(page, title="Left open")
+    lab = await open_notebook(page)
+    await page.goto("/profile/")
+    await page.evaluate("document.querySelector(`form[action='/sign-out/']`).requestSubmit()")
+    await page.wait_for_url("**/sign-in/")
+
+    listings: list[Request] = []
+    lab.on("request", lambda request: listings.append(request) if "/api/contents?" in request.url else None)
+    async with lab.expect_response(lambda answer: "/api/contents?" in answer.url and answer.status == 403):
+        await lab.locator("[data-command='filebrowser:refresh']").first.click()
+    for _ in range(50):
+        await lab.evaluate("fetch('/api/status').then(answer => answer.text())")
+    assert len(listings) < 10
 
     page = await person("bob")
     await stop(page, session_id)

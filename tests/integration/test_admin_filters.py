@@ -461,6 +461,23 @@ def test_pages_of_people_keep_the_filter(as_admin: Client) -> None:
     assert [person.username for person in second.context["page_obj"]] == ["guest50"]
 
 
+def test_a_number_that_makes_no_sense_is_marked_at_its_person(as_admin: Client, alice: User, bob: User) -> None:
+    page = as_admin.post(PEOPLE, {"user": bob.pk, "sessions_allowed": "1001"}).content.decode()
+    assert '<a href="#id_sessions_allowed">Sessions at a time</a>' in page
+    marked = re.findall(r'<input class="form-control is-invalid"[^>]+>', page)
+    assert len(marked) == 1
+    assert 'id="id_sessions_allowed"' in marked[0]
+    assert 'value="1001"' in marked[0]
+    assert "Sessions at a time for bob" in marked[0]
+
+
+def test_pages_of_people_follow_the_alphabet_and_say_so(as_admin: Client) -> None:
+    for number in range(51):
+        User.objects.create(username=f"guest{number:02}", password="!")
+    assert re.search(r'rel="next"[^>]+>\s*Next\b', as_admin.get(PEOPLE).content.decode())
+    assert re.search(r'rel="prev"[^>]+>.*Previous\b', as_admin.get(PEOPLE, {"page": 2}).content.decode())
+
+
 @pytest.mark.usefixtures("crowd", "some")
 def test_a_persons_row_leads_to_their_live_sessions_and_to_no_others(as_admin: Client) -> None:
     session_of("bobby", "Another's")

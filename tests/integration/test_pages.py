@@ -13,7 +13,7 @@ from django.urls import reverse
 from launcher import parts
 from launcher.flows.launch import launch
 from launcher.models import AccessGrant, InteractiveSession
-from launcher.states import SessionState
+from launcher.states import EndReason, SessionState
 from launcher.tasks import tick
 from portal import clock
 from portal.accounts.models import User
@@ -105,6 +105,14 @@ def test_the_form_names_a_wrong_value_and_keeps_what_was_typed(demo_cluster: Run
     assert not InteractiveSession.objects.exists()
 
 
+@pytest.mark.parametrize("kind", ["environment", "image"])
+def test_a_wrong_path_is_marked_where_it_was_typed(demo_cluster: RunningCluster, as_alice: Client, kind: str) -> None:
+    app = {"environment": "jupyter", "image": "jupyter-container"}[kind]
+    answer = as_alice.post(f"/launch/{app}/", {**RAW, kind: "path", f"{kind}_path": "envs/mine"})
+    assert answer.status_code == 422
+    assert [name for name in answer.context["form"].errors if name != "__all__"] == [f"{kind}_path"]
+
+
 def test_a_second_launch_shows_the_session_that_exists(session: InteractiveSession, as_alice: Client) -> None:
     answer = as_alice.post("/launch/jupyter/", RAW)
     assert answer.status_code == 409
@@ -168,6 +176,28 @@ def test_a_stranger_can_neither_enter_nor_stop(session: InteractiveSession, as_b
     session.refresh_from_db()
     assert session.stop_requested_at is None
     assert not AccessGrant.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("reason", "own", "others"),
+    [
+        ("", "Your notebook is ready.", "The notebook is ready."),
+        (EndReason.STOPPED_BY_USER, "You stopped it.", "alice stopped it."),
+        (EndReason.COMPLETED, "Jupyter was shut down.", "Jupyter was shut down."),
+    ],
+)
+def test_what_is_said_of_a_session_is_said_to_whom_it_is_about(
+    session: InteractiveSession, as_alice: Client, as_admin: Client, reason: str, own: str, others: str
+) -> None:
+    state = {"state": SessionState.ENDED, "ended_at": clock.now()} if reason else {"state": SessionState.READY}
+    InteractiveSession.objects.filter(pk=session.pk).update(
+        **state, upstream_host="n1", end_reason=reason, end_code=f"ended.{reason}" if reason else ""
+    )
+    path = reverse("launcher:session", args=[session.pk])
+    assert own in as_alice.get(path).content.decode()
+    page = as_admin.get(path).content.decode()
+    assert others in page
+    assert own == others or own not in page
 
 
 def test_an_administrator_sees_and_stops_but_does_not_enter(session: InteractiveSession, as_admin: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qsl, quote
@@ -312,6 +313,16 @@ async def test_an_address_that_does_not_exist_looks_like_one_that_does(portal: P
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 async def test_a_program_without_permission_gets_404(portal: Portal, method: str) -> None:
     assert (await portal.ask(method, "/api/contents", cookie="guessed")).status == 404
+    assert portal.upstream.requests == []
+
+
+@pytest.mark.parametrize(("method", "label"), [("GET", LABEL), ("POST", LABEL), ("GET", "z" * 24)])
+async def test_a_page_that_was_left_open_gets_403(portal: Portal, method: str, label: str) -> None:
+    """JupyterLab takes a 404 for the end of its folder, and asks for the one above: again and again."""
+    fields = (b"Sec-Fetch-Site: same-origin", b"Sec-Fetch-Mode: cors")
+    host = f"{label}.localhost:{portal.port}".encode()
+    answer = await portal.ask(method, "/api/contents", *fields, cookie="expired", host=host)
+    assert (answer.status, json.loads(answer.body)["error"]) == (403, "no_entry")
     assert portal.upstream.requests == []
 
 

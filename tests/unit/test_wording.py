@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from launcher import clusterwords, endwords, joblog, refusalwords
+from launcher import clusterwords, endwords, forms, joblog, refusalwords
 from launcher.models import InteractiveSession
+from launcher.rawvalues import tidy
 from launcher.schedulers import comments
 from launcher.schedulers.base import JobState
 from launcher.schedulers.comments import explain
@@ -141,6 +142,15 @@ def test_a_held_job_is_held_whatever_its_comment_says() -> None:
 
 def test_a_sentence_with_a_missing_parameter_still_reads() -> None:
     assert "%(" not in endwords.end_sentence(ended("ended.module_missing"))
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"), [(1, "at most 1 hour."), (1.0, "at most 1 hour."), (2.5, "at most 2.5 hours.")]
+)
+def test_one_hour_is_no_hours(hours: float, words: str) -> None:
+    params = {"max": tidy(hours), "queue": "Short"}
+    assert refusalwords.mistake_sentence("hours.over_queue_limit", params).endswith(words)
+    assert forms._queue_label("Short", hours) == f"Short ({words[:-1]})"
 
 
 def test_percent_signs_in_hostile_parameters_stay_text() -> None:
