@@ -1,9 +1,10 @@
 """Settings from files: a folder in which each file named like a setting holds it, as containers and service managers
 hand secrets over. Used by ``portal.conf`` alone.
 
-A file that cannot be what it is named for (a folder that a container engine made in its place, bytes that are no text)
-or that this account may not read is a mistake like a wrong setting: the portal would otherwise start without it, on
-another database for example. ``check`` says so; while settings are put together, such a file gives none.
+A file that cannot be what it is named for (a folder that a container engine made in its place, bytes that are no text,
+far too many of them) or that this account may not read is a mistake like a wrong setting: the portal would otherwise
+start without it, on another database for example. ``check`` says so; while settings are put together, such a file gives
+none.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 FOLDER = "secrets_folder"
 """The setting that names the folder."""
+MOST_BYTES = 64 * 1024
+"""The longest file that is taken for a setting: of a disk image, say, no more is read."""
 
 
 class SecretFiles(PydanticBaseSettingsSource):
@@ -97,11 +100,17 @@ ALLOW = f"let the account with the number {os.geteuid()}, which the portal runs 
 
 
 def _text_of(path: Path) -> str | None:
-    """What a file holds, without the white space around it; ``None`` if that is no text. Raises OSError."""
+    """What a file holds, without the white space around it; ``None`` if that is no text, or too long a one. Raises
+    OSError.
+    """
     if not path.is_file():
         return None
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        return None
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = data.decode("utf-8").strip()
     except UnicodeDecodeError:
         return None
     return None if "\0" in text else text

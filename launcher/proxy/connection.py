@@ -228,7 +228,7 @@ class Connection(asyncio.Protocol):
         self.keep_alive = stays
         if exchange.head_only or head.status in (204, 304) or not head.length:
             exchange.take_head(head)
-            exchange.take_end()
+            self._end(exchange)
         elif len(rest) == head.length:
             exchange.take_whole(head, rest)
             return b""
@@ -259,13 +259,19 @@ class Connection(asyncio.Protocol):
             if piece:
                 exchange.take_body(piece)
             if is_over:
-                exchange.take_end()
+                self._end(exchange)
             return data[count:]
         if piece:
             self._feed(piece)
         if is_over and self.exchange is not None and not self.exchange.complete:
             self._break("two readings of where the answer ends")
         return data[count:]
+
+    def _end(self, exchange: Exchange) -> None:
+        """The answer has come whole. Where its exchange has failed before, what follows is nobody's."""
+        exchange.take_end()
+        if not exchange.complete:
+            self._surplus = True
 
     def _feed(self, data: bytes) -> None:
         assert self.exchange is not None

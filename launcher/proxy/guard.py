@@ -65,6 +65,7 @@ class GuardedProtocol(LingeringProtocol):
         self._minor_version = b"1"
         self._blocks = Blocks()
         self._is_plain = False  # the head that was just read; see ``repeats``
+        self._asked: RequestResponseCycle | None = None  # whose application runs; ``cycle`` may be one behind it
 
     # asyncio's protocol
 
@@ -80,6 +81,10 @@ class GuardedProtocol(LingeringProtocol):
         self.stop_keepalive()
         if self.is_in_body:
             self.cycle.transport = self.transport  # or the two would wait for the garbage collector
+        asked, self._asked = self._asked, None
+        if asked is not None and not asked.response_complete:  # uvicorn tells only the newest
+            asked.disconnected = True
+            asked.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -218,6 +223,11 @@ class GuardedProtocol(LingeringProtocol):
         """Let the application answer a request without a body."""
         self.scope = cycle.scope = whole.own_scope()
         self._start_asgi_task(cycle, self.app)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Remember who has to hear of the client's leaving."""
+        self._asked = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_headers_complete(self) -> None:
         """Check what decides where the request ends, and let uvicorn begin it."""

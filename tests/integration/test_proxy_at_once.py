@@ -265,6 +265,36 @@ async def test_what_comes_behind_an_answer_costs_the_servers_connection(portal: 
     await raw.close()
 
 
+@pytest.mark.parametrize("length", [0, 3])
+async def test_what_comes_behind_an_answer_nobody_wants_any_more_does_not_stop_the_process(
+    portal: Portal, begun: list[bool], monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    """A failed exchange takes no end: the loop over what came must have one."""
+    known = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + b"abc"[:length]
+    usual = Direct.end_access
+
+    def end_access(self: Direct) -> None:
+        usual(self)
+        self.connection.data_received(known + b"more")  # in the same turn, before anything is cleaned up
+
+    async def waits(request: Request) -> None:
+        await request.reader.read()
+
+    raw = await warm(portal)
+    portal.upstream.handler = answering(known)
+    raw.writer.write(portal.head("GET", "/x"))
+    assert (await raw.answer()).body == b"abc"[:length]
+    portal.upstream.handler = waits
+    monkeypatch.setattr(Direct, "end_access", end_access)
+    raw.writer.write(portal.head("GET", "/x"))
+    await until(lambda: portal.proxy.access.open_connections == 1)
+    portal.access[LABEL, COOKIE] = Access(Verdict.FORBIDDEN, session_id="session-1", username="alice")
+    portal.proxy.drop(session_id="session-1")
+    assert (await raw.answer()).status != 200
+    await until(lambda: not portal.upstream.open and not portal.proxy.is_busy)
+    await raw.close()
+
+
 async def test_a_browser_that_leaves_ends_the_servers_work(portal: Portal, begun: list[bool]) -> None:
     asked = asyncio.Event()
 

@@ -123,6 +123,20 @@ async def test_a_browser_that_leaves_while_the_server_is_being_reached(
     await until(lambda: not portal.proxy.is_busy, what="the end")
 
 
+async def test_a_browser_that_leaves_with_another_request_behind_the_one_that_is_answered(portal: Portal) -> None:
+    held = Held(hello)
+
+    async def first_at_once(request: Request) -> None:
+        await (hello if len(portal.upstream.requests) == 1 else held)(request)
+
+    portal.upstream.handler = first_at_once
+    raw = await portal.connect()
+    raw.writer.write(3 * portal.head("GET", "/"))
+    await until(lambda: len(portal.upstream.requests) == 2, what="the second to be asked, with the third behind it")
+    raw.writer.transport.abort()
+    await until(lambda: not portal.proxy.is_busy, what="the end")
+
+
 async def test_a_permission_that_ends_during_the_handshake(portal: Portal) -> None:
     handler = portal.upstream.handler = Held(accepting)
     raw = await portal.connect()

@@ -156,6 +156,13 @@ def test_the_portal_does_not_start_without_a_setting_whose_file_is_none(
         settings()
 
 
+def test_a_file_of_gigabytes_is_no_setting_and_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "PORTAL_DATABASE_URL").open("wb") as file:
+        file.truncate(1 << 40)  # a hole: it takes no room on the disk, and more than there is in memory
+    with pytest.raises(ValidationError, match=r"no file with text: .*PORTAL_DATABASE_URL"):
+        settings(secrets_folder=tmp_path)
+
+
 def test_a_folder_of_secrets_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="there is no folder"):
         settings(secrets_folder=tmp_path / "gone")
