@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -42,7 +42,7 @@ def is_over(session: InteractiveSession) -> bool:
     return session.state == SessionState.ENDED
 
 
-def the_row(session: InteractiveSession) -> dict[str, object]:
+def the_row(session: InteractiveSession) -> Mapping[str, Any]:
     return InteractiveSession.objects.filter(pk=session.pk).values().get()
 
 
