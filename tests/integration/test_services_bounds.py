@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from django.core.cache import cache
+from django.core.exceptions import ValidationError
 
-from launcher import services
-from launcher.models import EnrolledKey, InteractiveSession, Notice, NoticeKind
+from launcher import parts, services
+from launcher.models import Allowance, EnrolledKey, InteractiveSession, Notice, NoticeKind
 from launcher.monitor import Decision
 from launcher.schedulers.base import JobState, JobStatus
+from launcher.services import LaunchRefused, facts
 from launcher.services.noticing import PAUSES
 from launcher.states import EndReason, SessionState
+from portal import clock
 from portal.accounts.models import User
 from portal.audit.models import AuditEvent
 from portal.clock import now
-from tests.integration.test_services_told import HOUR, a_session, unsubmitted
-from tests.story import events_of
+from tests.integration.test_services_told import CHOICES, HOUR, a_session, unsubmitted
+from tests.story import allow, events_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.integration, pytest.mark.usefixtures("demo_cluster")]
 
@@ -405,3 +411,68 @@ def test_who_is_kept_out_is_in_the_log_once_for_each_session_person_and_cause(al
                 session_id=session, username=person, door="proxy", cause=cause, address="192.0.2.7"
             )
     assert AuditEvent.objects.count() == 5
+
+
+@pytest.mark.parametrize(
+    ("person", "cause", "seconds"),
+    [("alice", "not_yours", 600), ("", "not_yours", 3600), ("alice", "expired", 86_400), ("", "no_cookie", 86_400)],
+)
+def test_who_is_kept_out_again_is_in_the_log_again_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, person: str, cause: str, seconds: int
+) -> None:
+    begun = now()
+    for passed, times in ((0, 1), (seconds - 5, 1), (seconds + 5, 2)):
+        cache.clear()  # a Valkey that knows nothing: then the log itself is asked
+        monkeypatch.setattr(clock, "now", lambda passed=passed: begun + passed * SECOND)
+        services.record_access_denied(session_id="one", username=person, door="proxy", cause=cause, address="")
+        assert AuditEvent.objects.count() == times
+
+
+def test_what_could_not_be_kept_is_kept_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny() -> None:
+        services.record_access_denied(session_id="one", username="alice", door="proxy", cause="not_yours", address="")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(facts, "record_once", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            deny()
+    deny()
+    assert AuditEvent.objects.get().actor == "alice"
+
+
+def test_the_hours_that_are_allowed_are_allowed_to_the_second(alice: User) -> None:
+    allow(alice, hours=0.5, sessions=2)
+    for seconds, fits in ((1800, True), (1801, False)):
+        with contextlib.nullcontext() if fits else pytest.raises(LaunchRefused):
+            services.create_session(
+                owner=alice,
+                app=parts.apps()["jupyter"],
+                cluster=parts.clusters()["demo"],
+                choices=replace(CHOICES, walltime_seconds=seconds),
+                address="",
+            )
+    assert InteractiveSession.objects.count() == 1
+
+
+def test_an_allowance_says_when_it_was_changed_last(alice: User, admin: User) -> None:
+    row = allow(alice, sessions=1)
+    Allowance.objects.update(changed_at=now() - HOUR)
+    services.set_sessions_of(user=alice, sessions=1, actor=admin, address="")
+    row.refresh_from_db()
+    assert now() - row.changed_at > 59 * MINUTE, "nothing was changed"
+    services.set_sessions_of(user=alice, sessions=2, actor=admin, address="")
+    row.refresh_from_db()
+    assert now() - row.changed_at < MINUTE
+    with pytest.raises(ValidationError):
+        services.set_sessions_of(user=alice, sessions=-1, actor=admin, address="")
+    row.refresh_from_db()
+    assert row.sessions == 2
+
+
+def test_a_key_that_a_host_accepted_twice_was_enrolled_once(alice: User) -> None:
+    key = services.key_to_enrol(user=alice, cluster_id="demo")
+    services.record_enrolled(key.pk, address="")
+    first = EnrolledKey.objects.get().enrolled_at
+    services.record_enrolled(key.pk, address="")
+    assert EnrolledKey.objects.get().enrolled_at == first
+    assert AuditEvent.objects.filter(name="credential.enrolled").count() == 1

@@ -12,7 +12,9 @@ from launcher import dispatch, parts, sealing, services
 from launcher.catalog import LaunchChoices
 from launcher.connection import Connection
 from launcher.models import AccessGrant, InteractiveSession, SupportVisit
+from launcher.monitor import Decision
 from launcher.revocation import AccessDropped, ConnectionsDropped
+from launcher.schedulers.base import JobState, JobStatus
 from launcher.states import EndReason, SessionState
 from portal.accounts.models import User
 from portal.audit.models import AuditEvent
@@ -232,6 +234,56 @@ def test_a_server_that_answers_too_late_opens_nothing(alice: User, told: Told, s
     assert events_of(session) == []
 
 
+def test_a_server_that_answers_at_its_new_place_is_news_again(alice: User, told: Told) -> None:
+    session = a_session(alice, upstream_host="", ready_at=None)
+    services.record_server(session.pk, SERVER)
+    assert ("access", session.pk) in told(lambda: services.record_ready(session.pk))
+    session.refresh_from_db()
+    assert (session.state, session.upstream_host) == (SessionState.READY, "node1")
+    assert session.ready_at is not None
+    assert events_of(session) == ["session.ready"]
+
+
+def test_a_server_that_says_again_where_it_is_has_been_there_since_the_first_time(alice: User) -> None:
+    first = now() - HOUR
+    session = a_session(alice, state=SessionState.STARTING, upstream_host="", server_at=first)
+    services.record_server(session.pk, SERVER)
+    session.refresh_from_db()
+    assert (session.server_at, session.upstream_host) == (first, "node1")
+
+
+@pytest.mark.parametrize("job_state", [JobState.RUNNING, JobState.SUSPENDED, JobState.EXITING])
+def test_a_job_that_has_a_place_has_started(alice: User, told: Told, job_state: JobState) -> None:
+    silent: dict[str, object] = {"unreachable_since": now(), "unreachable_code": "ssh.timeout"}
+    session = a_session(alice, state=SessionState.QUEUED, started_at=None, **silent)
+    status = JobStatus(session.job_id, job_state, execution_hosts=("node1",))
+    answer = services.Answer(status, Decision(move_to=SessionState.STARTING))
+    assert told(lambda: services.record_answers({session.pk: answer})) == pages(session)
+    session.refresh_from_db()
+    assert session.started_at == session.polled_at
+    assert session.started_at is not None
+    assert (session.unreachable_since, session.unreachable_code) == (None, "")
+    assert the_event("session.started").data == {"execution_host": "node1"}
+    assert told(lambda: services.record_answers({session.pk: answer})) == set()
+    assert events_of(session) == ["session.started"]
+
+
+def test_whoever_is_in_a_notebook_whose_job_moved_is_out_at_once(alice: User, told: Told) -> None:
+    session = a_session(alice, execution_host="node1")
+    answer = services.Answer(JobStatus(session.job_id, JobState.RUNNING, execution_hosts=("node2",)), Decision())
+    assert told(lambda: services.record_answers({session.pk: answer})) == {("access", session.pk)} | pages(session)
+    session.refresh_from_db()
+    assert (session.upstream_host, session.execution_host) == ("", "node2")
+
+
+def test_a_job_that_moves_while_it_is_stopped_is_left_alone(alice: User, told: Told) -> None:
+    session = a_session(alice, state=SessionState.STOPPING, execution_host="node1")
+    answer = services.Answer(JobStatus(session.job_id, JobState.RUNNING, execution_hosts=("node2",)), Decision())
+    assert ("access", session.pk) not in told(lambda: services.record_answers({session.pk: answer}))
+    session.refresh_from_db()
+    assert session.started_at is not None
+
+
 def test_the_end_closes_every_way_in_and_leaves_no_secret(alice: User, admin: User, told: Told) -> None:
     session = a_session(alice, claim="mark", claimed_at=now(), upstream_socket="/s", upstream_trouble="tunnel.refused")
     visit = SupportVisit.objects.create(
@@ -275,6 +327,7 @@ def test_the_owner_is_told_of_an_end_that_they_did_not_want(
 ) -> None:
     session = a_session(alice, stop_requested_by=stopped_by)
     heard = told(lambda: services.end_session(session.pk, reason=reason, code="ended", params={}))
+    assert heard - {("notice", f"user.{alice.pk}")} == {("access", session.pk)} | pages(session)
     assert (("notice", f"user.{alice.pk}") in heard) == is_told
     assert the_event("session.ended").actor == (stopped_by or "portal")
 
