@@ -13,7 +13,7 @@ import uvloop
 from launcher.proxy.fast.protocol import FastProtocol
 from launcher.proxy.fast.tunnel import BrowserEnd
 from launcher.proxy.turns import FULL_READ_BYTES
-from tests.integration.proxy_peers import Portal, Request, Upstream, switching
+from tests.integration.proxy_peers import Portal, Request, Upstream, answering, switching
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -83,6 +83,35 @@ async def test_a_garbled_chunk_breaks_the_answer_off(portal: Portal) -> None:
     await raw.close()
     await until(lambda: not portal.upstream.open)
     assert not portal.proxy.is_busy
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 3", b"Transfer-Encoding: chunked"])
+async def test_a_body_is_not_sent_twice_whatever_the_method(portal: Portal, framing: bytes) -> None:
+    async def hang_up_without_answer(request: Request) -> None:
+        request.writer.close()
+
+    assert (await portal.ask("GET", "/first")).status == 200
+    portal.upstream.handler = hang_up_without_answer
+    raw = await portal.connect()
+    body = b"3\r\nabc\r\n0\r\n\r\n" if framing.endswith(b"chunked") else b"abc"
+    raw.writer.write(portal.head("GET", "/", framing) + body)
+    assert (await raw.answer()).status == 502
+    assert [request.body for request in portal.upstream.requests] == [b"", b"abc"]
+    assert portal.upstream.connections == 1
+    await raw.close()
+
+
+@pytest.mark.parametrize(("kept", "said"), [(False, b""), (True, b"HTTP/1.1 2")])
+async def test_a_request_is_sent_again_only_where_a_kept_connection_had_gone_silently(
+    portal: Portal, kept: bool, said: bytes
+) -> None:
+    if kept:
+        assert (await portal.ask("GET", "/first")).status == 200
+    portal.upstream.handler = answering(said, close=True)
+    before = len(portal.upstream.requests)
+    assert (await portal.ask("GET", "/")).status == 502
+    assert len(portal.upstream.requests) == before + 1
+    assert portal.upstream.connections == 1
 
 
 async def test_a_head_alone_does_not_wait_for_its_body(portal: Portal) -> None:
