@@ -8,6 +8,7 @@ import datetime as dt
 import json
 import sqlite3
 from dataclasses import dataclass
+from typing import Any
 
 from tests.demo_process import StartedDemo
 
@@ -121,6 +122,6 @@ class Truth:
             moment,
         )
 
-    def _do(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+    def _do(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         with contextlib.closing(sqlite3.connect(self._database, timeout=20)) as link, link:
             return link.execute(statement, values).fetchall()

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -58,7 +59,7 @@ class Search:
         self._forms = secret.forms()
         self._longest = max(map(len, self._forms))
 
-    def bytes(self, data: bytes) -> set[str]:
+    def within(self, data: bytes) -> set[str]:
         """The forms in which it is there."""
         return {name for form, name in self._forms.items() if form in data}
 
@@ -67,7 +68,7 @@ class Search:
         found: set[str] = set()
         rest = b""
         for piece in pieces:
-            found |= self.bytes(rest + piece)
+            found |= self.within(rest + piece)
             rest = piece[-self._longest :]
         return found
 
@@ -80,10 +81,10 @@ class Search:
         """Names and contents of all files below a folder. Files that vanish meanwhile have nothing."""
         found: dict[str, set[str]] = {}
         for path in sorted(folder.rglob("*")):
-            hits = self.bytes(path.name.encode(errors="replace"))
+            hits = self.within(path.name.encode(errors="replace"))
             with contextlib.suppress(OSError):
                 if path.is_symlink():
-                    hits |= self.bytes(str(path.readlink()).encode())
+                    hits |= self.within(str(path.readlink()).encode())
                 elif path.is_file():
                     hits |= self.file(path)
             if hits:
@@ -98,7 +99,7 @@ class Search:
         for number in numbers:
             with redis.Redis(unix_socket_path=str(socket), db=number) as link:
                 for key in link.scan_iter():
-                    if hits := self.bytes(key) | self.pieces(_values(link, key)):
+                    if hits := self.within(key) | self.pieces(_values(link, key)):
                         found[f"{number}:{key!r}"] = hits
         return found
 
@@ -108,12 +109,12 @@ class Search:
 
     def command_line_and_environment(self, pid: int) -> set[str]:
         """What others on the machine might read of a process."""
-        return self.bytes(Path(f"/proc/{pid}/cmdline").read_bytes()) | self.bytes(
+        return self.within(Path(f"/proc/{pid}/cmdline").read_bytes()) | self.within(
             Path(f"/proc/{pid}/environ").read_bytes()
         )
 
 
-def _values(link: redis.Redis[bytes], key: bytes) -> Iterator[bytes]:
+def _values(link: Any, key: bytes) -> Iterator[bytes]:
     """What lies under a key, of whatever kind it is."""
     kind = link.type(key)
     if kind == b"string":

@@ -206,7 +206,7 @@ async def _handle(host: LoginHost, process: asyncssh.SSHServerProcess[bytes]) ->
     loop = asyncio.get_running_loop()
     for pipe in (shell.stdout, shell.stderr):
         reader = asyncio.StreamReader()
-        transport, _ = await loop.connect_read_pipe(lambda reader=reader: asyncio.StreamReaderProtocol(reader), pipe)
+        transport, _ = await loop.connect_read_pipe(partial(asyncio.StreamReaderProtocol, reader), pipe)
         transports.append(transport)
         readers.append(reader)
     protocol = asyncio.StreamReaderProtocol(asyncio.StreamReader())

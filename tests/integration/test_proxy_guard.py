@@ -168,6 +168,32 @@ async def test_an_upgrade_that_is_not_offered_smuggles_no_request(portal: Portal
     await raw.close()
 
 
+async def test_an_upgrade_before_the_answer_to_an_earlier_request_is_refused_behind_it(portal: Portal) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(request: Request) -> None:
+        await go_on.wait()
+        await hello(request)
+
+    portal.upstream.handler = slow
+    raw = await portal.connect()
+    raw.writer.write(portal.head("GET", "/slow") + portal.handshake())
+    await until(lambda: portal.upstream.requests, what="the first request to go on")
+    go_on.set()
+    assert (await raw.answer()).body == b"hello"
+    assert (await raw.answer()).status == 400
+    assert [request.target for request in portal.upstream.requests] == [b"/slow"]
+    await raw.close()
+
+
+async def test_an_upgrade_with_two_connection_fields_is_refused(portal: Portal) -> None:
+    raw = await portal.connect()
+    raw.writer.write(portal.handshake("/ws", b"Connection: keep-alive"))
+    assert (await raw.answer()).status == 400
+    assert portal.upstream.requests == []
+    await raw.close()
+
+
 async def test_the_answer_to_a_refused_upload_is_not_lost(portal: Portal) -> None:
     raw = await portal.connect()
     raw.writer.write(portal.head("POST", "/", b"Transfer-Encoding: chunked") + b"zz\r\n" + b"x" * 500_000)

@@ -13,7 +13,16 @@ import uvloop
 from launcher.proxy.fast.protocol import FastProtocol
 from launcher.proxy.fast.tunnel import BrowserEnd
 from launcher.proxy.turns import FULL_READ_BYTES
-from tests.integration.proxy_peers import Portal, Request, Upstream, switching
+from tests.integration.proxy_peers import (
+    Portal,
+    Request,
+    Upstream,
+    answering,
+    client_frame,
+    hello,
+    read_frame,
+    switching,
+)
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -85,6 +94,35 @@ async def test_a_garbled_chunk_breaks_the_answer_off(portal: Portal) -> None:
     assert not portal.proxy.is_busy
 
 
+@pytest.mark.parametrize("framing", [b"Content-Length: 3", b"Transfer-Encoding: chunked"])
+async def test_a_body_is_not_sent_twice_whatever_the_method(portal: Portal, framing: bytes) -> None:
+    async def hang_up_without_answer(request: Request) -> None:
+        request.writer.close()
+
+    assert (await portal.ask("GET", "/first")).status == 200
+    portal.upstream.handler = hang_up_without_answer
+    raw = await portal.connect()
+    body = b"3\r\nabc\r\n0\r\n\r\n" if framing.endswith(b"chunked") else b"abc"
+    raw.writer.write(portal.head("GET", "/", framing) + body)
+    assert (await raw.answer()).status == 502
+    assert [request.body for request in portal.upstream.requests] == [b"", b"abc"]
+    assert portal.upstream.connections == 1
+    await raw.close()
+
+
+@pytest.mark.parametrize(("kept", "said"), [(False, b""), (True, b"HTTP/1.1 2")])
+async def test_a_request_is_sent_again_only_where_a_kept_connection_had_gone_silently(
+    portal: Portal, kept: bool, said: bytes
+) -> None:
+    if kept:
+        assert (await portal.ask("GET", "/first")).status == 200
+    portal.upstream.handler = answering(said, close=True)
+    before = len(portal.upstream.requests)
+    assert (await portal.ask("GET", "/")).status == 502
+    assert len(portal.upstream.requests) == before + 1
+    assert portal.upstream.connections == 1
+
+
 async def test_a_head_alone_does_not_wait_for_its_body(portal: Portal) -> None:
     go_on = asyncio.Event()
 
@@ -154,3 +192,39 @@ def test_a_quick_upload_gives_way_to_everybody_else_after_each_full_read(
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(upload())
     assert max(full.values()) == 1
+
+
+async def test_a_client_that_knows_no_chunks_sees_the_end_of_an_answer_by_the_end_of_its_connection(
+    portal: Portal,
+) -> None:
+    portal.upstream.handler = answering(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"
+    )
+    raw = await portal.connect()
+    raw.writer.write(portal.head("GET", "/", b"Connection: keep-alive").replace(b" HTTP/1.1", b" HTTP/1.0", 1))
+    assert (await raw.head()).values(b"transfer-encoding") == []
+    async with asyncio.timeout(30):
+        assert await raw.reader.read() == b"abcdef"
+    await raw.close()
+
+
+async def test_what_a_browser_says_before_its_handshake_is_answered_arrives(portal: Portal) -> None:
+    go_on, heard = asyncio.Event(), asyncio.Queue[tuple[int, bytes]]()
+
+    async def late(request: Request) -> None:
+        await go_on.wait()
+        request.writer.write(switching(request))
+        await heard.put(await read_frame(request.reader))
+
+    portal.upstream.handler = late
+    raw = await portal.connect()
+    raw.writer.write(portal.handshake())
+    await until(lambda: portal.upstream.requests, what="the handshake to arrive")
+    raw.writer.write(client_frame(1, b"early"))
+    portal.upstream.handler = hello
+    assert (await portal.ask("GET", "/")).status == 200  # by then the frame has come, too
+    go_on.set()
+    assert (await raw.head()).status == 101
+    async with asyncio.timeout(30):
+        assert await heard.get() == (1, b"early")
+    await raw.close()

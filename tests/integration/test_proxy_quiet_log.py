@@ -163,6 +163,8 @@ async def test_a_permission_that_ends_while_the_server_is_being_reached(held: tu
         dial.go_on.set()
     assert (await raw.answer()).status == 404
     await raw.close()
+    assert portal.upstream.requests == []
+    await until(lambda: not portal.proxy.upstreams.open_connections, what="the connection that nobody wants to end")
 
 
 async def test_a_permission_that_ends_within_an_answer_nobody_takes(portal: Portal) -> None:

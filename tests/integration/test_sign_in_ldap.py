@@ -45,7 +45,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Directory]:
 
 
 def conf_of(running: Directory, **changes: object) -> Conf:
-    return Conf(_env_file=None, secret_key=SECRET, demo=False, **{**running.settings, **changes})  # type: ignore[arg-type]  # settings by name
+    return Conf(_env_file=None, secret_key=SECRET, demo=False, **{**running.settings, **changes})  # type: ignore[arg-type, call-arg]  # settings by name
 
 
 def way(running: Directory, **changes: object) -> DirectoryPassword:

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import asyncssh
@@ -51,6 +52,10 @@ class Recorder(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.data += data
+
+    def has(self, data: bytes) -> bool:
+        """Whether exactly this has come."""
+        return self.data == data
 
     def eof_received(self) -> bool:
         self.events.append("eof")
@@ -146,7 +151,7 @@ async def test_the_protocol_is_set_before_the_first_byte(setting: Setting) -> No
             transport, recorder = await setting.tunnel(port)
             assert recorder.events == ["made"]
             assert recorder.transport is transport
-            await until(lambda recorder=recorder: recorder.data == b"first", "the greeting")
+            await until(partial(recorder.has, b"first"), "the greeting")
             transport.close()
 
 

@@ -59,8 +59,8 @@ class Taken:
 
 def test_three_processes_that_hammer_stay_within_the_rate_together(url: str) -> None:
     argv = [sys.executable, "-m", "tests.integration.turns_process", url, HOST, str(PER_SECOND)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(argv, cwd=PROJECT, **pipes) for _ in range(3)]
+    pipe = subprocess.PIPE
+    processes = [subprocess.Popen(argv, cwd=PROJECT, stdin=pipe, stdout=pipe, text=True) for _ in range(3)]
     ways = [(process.stdin, process.stdout) for process in processes]
     assert [way_out.readline() for _, way_out in ways if way_out] == ["ready\n"] * 3
     until = time.time() + 6

@@ -47,6 +47,7 @@ def why_not() -> str:
 class Passwords:
     """Acts as the test accounts by their passwords, where the login host does not trust a CA of ours."""
 
+    on_refusal: ClassVar[str] = PasswordCredential.on_refusal
     refused: ClassVar[type[LoginRefused]] = LoginRefused
 
     of: Mapping[str, str] = field(repr=False)

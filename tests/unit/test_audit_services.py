@@ -341,3 +341,12 @@ def test_outcome_of_a_check_is_kept_for_the_page() -> None:
     with pytest.raises(SystemExit):
         call_command("verifyaudit", stderr=io.StringIO())
     assert selectors.chain_state().broken_at == 2
+
+
+def test_whoever_records_gets_their_own_event_also_behind_a_note_of_a_break() -> None:
+    with transaction.atomic():
+        record(SessionSubmitted(job_id="1"), actor="alice")
+    AuditHead.objects.update(seal="forged")
+    with transaction.atomic():
+        event = record(SessionSubmitted(job_id="2"), actor="alice")
+    assert (event.name, event.data, event.sequence) == ("session.submitted", {"job_id": "2"}, 3)
