@@ -44,7 +44,9 @@ Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
 def _check_private(path: Path, setting: str) -> None:
     """Raises ValueError for a file that others than its owner may read. ``setting``: what names it, or would."""
     try:
-        others_may = path.exists() and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+        others_may = path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    except (FileNotFoundError, NotADirectoryError):  # it is made, or missed, when it is needed
+        return
     except OSError as error:
         raise ValueError(f"{setting}: {path} cannot be looked at ({error.strerror}); {ALLOW}") from None
     if others_may:
@@ -355,11 +357,16 @@ def conf() -> Conf:
         return Conf()  # type: ignore[call-arg]  # pydantic-settings fills the required fields from the environment
     except ValidationError as error:
         mistakes = [_line(item["loc"], item["msg"]) for item in error.errors()]
-    except UnicodeDecodeError:
-        mistakes = [f"{PROJECT / '.env'} is no text in UTF-8; save it so"]
-    except OSError as error:  # of the same file: of others validators make a sentence
-        mistakes = [f"{error.filename or PROJECT / '.env'} cannot be read: {error.strerror or error}"]
+    except (OSError, UnicodeDecodeError) as error:
+        mistakes = [unreadable(error)]
     raise SystemExit("\n".join(["The portal cannot start with these settings:", *(f"  {line}" for line in mistakes)]))
+
+
+def unreadable(error: OSError | UnicodeDecodeError) -> str:
+    """What is wrong with ``.env``: of every other file, validators make a sentence."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"{PROJECT / '.env'} is no text in UTF-8; save it so"
+    return f"{error.filename or PROJECT / '.env'} cannot be read: {error.strerror or error}"
 
 
 def _line(location: Sequence[object], message: str) -> str:

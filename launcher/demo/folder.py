@@ -27,7 +27,7 @@ from pydantic import SecretStr, ValidationError
 
 from launcher.keys import ENCRYPTION_KEY, SECRET_KEY, USER_CA, make_all_keys
 from launcher.ssh.ca import CAError
-from portal.conf import Conf
+from portal.conf import Conf, unreadable
 
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]{1,90}")
 """A Unix socket's path has at most 107 bytes, and it stands in an address that three libraries read."""
@@ -182,6 +182,8 @@ def _wishes() -> Conf:
             name = f"PORTAL_{str(item['loc'][0]).upper()}: " if item["loc"] else ""
             lines.append(f"{name}{item['msg'].removeprefix('Value error, ')}")
         raise DemoError("\n".join(lines)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DemoError(unreadable(error)) from error
 
 
 def enter_demo() -> None:

@@ -122,7 +122,7 @@ class Proxy:
             await self._answer(visit, send, page)
             return
         if scope["type"] == "http":
-            self._reader.plans.keep(reading, scope)
+            self._reader.plan_for(reading, scope)
         await self._pass(visit, receive, send)
 
     def at_once(self, scope: Scope, offer: pump.Offer) -> bool:

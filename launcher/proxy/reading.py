@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from launcher.proxy.cookies import cookie_value
-from launcher.proxy.plan import Plan
+from launcher.proxy.plan import Plans
 from launcher.proxy.sites import PATHS, Place, Places, Site
 from launcher.proxy.visit import UNDECIDED, Prepared, Scope, Visit, raw_path_of
 from portal.addresses import client_address
@@ -18,9 +18,6 @@ MOST_READINGS = 1024
 """How many are kept in a process. When there are more, all are forgotten: they are soon found again."""
 MOST_BYTES = 4096
 """The longest fields that are kept."""
-MOST_PLANS = 1024
-MOST_TARGET_BYTES = 512
-"""The longest path with its query for which there is a plan."""
 
 Key = tuple[str, tuple[tuple[bytes, bytes], ...]]
 
@@ -44,37 +41,6 @@ class Reading:
         return Visit(scope, place.label, self.cookie, self.fields, place.origin, self.client, UNDECIDED, self.prepared)
 
 
-_DECISIVE = ("type", "method", "path", "raw_path", "query_string", "headers")
-"""Of a scope."""
-
-
-class Plans:
-    """What was decided on requests whose fields are kept. When there are too many, all are forgotten."""
-
-    __slots__ = ("_kept",)
-
-    def __init__(self) -> None:
-        self._kept: dict[tuple[Reading, str, bytes, bytes], Plan] = {}
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._kept.clear()
-
-    def find(self, reading: Reading, scope: Scope) -> Plan | None:
-        """The plan for a request like this."""
-        return self._kept.get((reading, scope["method"], raw_path_of(scope), scope.get("query_string", b"")))
-
-    def keep(self, reading: Reading, scope: Scope) -> None:
-        """A request like this may pass, so the next one will be worth a plan."""
-        path, query = raw_path_of(scope), scope.get("query_string", b"")
-        if not reading.is_kept or len(path) + len(query) > MOST_TARGET_BYTES:
-            return
-        if len(self._kept) >= MOST_PLANS:
-            self._kept.clear()
-        only = {name: scope[name] for name in _DECISIVE if name in scope}  # nothing of one connection
-        self._kept[reading, scope["method"], path, query] = Plan(reading.visit_of(only))
-
-
 class Readings:
     """The readings of a process. Only those for sessions with a host of their own: elsewhere the path has a say."""
 
@@ -88,17 +54,22 @@ class Readings:
 
     def clear(self) -> None:
         """Forget all."""
+        for reading in self._kept.values():
+            reading.is_kept = False
         self._kept.clear()
 
     def find(self, key: Key) -> Reading | None:
         """What was read of the same fields from the same client."""
         return self._kept.get(key)
 
+    @property
+    def are_full(self) -> bool:
+        """Whether there is no room for another one."""
+        return len(self._kept) >= MOST_READINGS
+
     def keep(self, key: Key, reading: Reading) -> None:
         """Keep what was read, if it is worth it."""
         if reading.place.label and reading.place.origin.path == b"/" and _size(key[1]) <= MOST_BYTES:
-            if len(self._kept) >= MOST_READINGS:
-                self._kept.clear()
             self._kept[key] = reading
             reading.is_kept = True
 
@@ -132,8 +103,15 @@ class Reader:
             cookie = cookie_value(fields.get(b"cookie", b""), name)
             reading = Reading(fields, place, cookie, self._client(peer, fields))
             if not is_socket:
+                if self._readings.are_full:
+                    self.forget()
                 self._readings.keep(key, reading)
         return reading
+
+    def plan_for(self, reading: Reading, scope: Scope) -> None:
+        """A request that was read so may pass: have a plan for the next one like it."""
+        if reading.is_kept:
+            self.plans.make(reading, scope, reading.visit_of)
 
     def forget(self) -> None:
         """Read all anew, and decide: there may be heads with a secret that has changed."""

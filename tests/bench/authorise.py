@@ -34,7 +34,7 @@ class Door(Proxy):
 
     passed = 0
 
-    async def _pass(self, visit: Visit, receive: Receive, send: Send, failed: object = None) -> None:
+    async def _pass(self, visit: Visit, receive: Receive, send: Send, **_: object) -> None:
         self.passed += 1
 
 

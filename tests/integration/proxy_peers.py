@@ -323,7 +323,7 @@ class Portal:
         self.state = state = ServerState()
         # As uvicorn.Server does it, without its loop that looks ten times a second whether it should stop.
         server = await asyncio.get_running_loop().create_server(
-            lambda: config.http_protocol_class(config=config, server_state=state, app_state={}),  # type: ignore[call-arg]  # uvicorn's own protocols take these
+            lambda: self._protocol(config),
             sock=sock,
         )
         try:
@@ -334,6 +334,12 @@ class Portal:
             await until(lambda: not state.tasks, what="requests to end")
             await self.proxy.aclose()
             await until(lambda: not self.proxy.upstreams.open_connections, what="upstream connections to end")
+
+    def _protocol(self, config: uvicorn.Config) -> Any:
+        """One browser's connection at the server's end."""
+        protocol: Any = config.http_protocol_class(config=config, server_state=self.state, app_state={})  # type: ignore[call-arg]  # uvicorn's own protocols take these
+        protocol.access_log = False  # as it is where pytest does not listen to that logger
+        return protocol
 
     # Asking
 

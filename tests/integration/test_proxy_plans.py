@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from launcher.proxy.access_types import Access, Verdict
 from launcher.proxy.cycle import Cycle
-from launcher.proxy.plan import Plan
-from launcher.proxy.reading import MOST_PLANS, MOST_TARGET_BYTES
-from tests.integration.proxy_peers import COOKIE, LABEL, Answer, Portal, Raw, Upstream, answering
+from launcher.proxy.plan import MOST_PLANS, MOST_TARGET_BYTES, Plan
+from launcher.proxy.reading import MOST_READINGS, Reading
+from tests.integration.proxy_peers import COOKIE, LABEL, Answer, Portal, Raw, Request, Upstream, answering
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -135,4 +139,110 @@ async def test_a_server_that_says_less_than_it_announced_gets_nobody_a_whole_ans
     raw.writer.write(portal.head("GET", "/x"))
     assert b"200" in (await raw.head()).head
     assert await raw.reader.read() in (b"", b"ab")
+    await raw.close()
+
+
+async def test_a_session_that_moved_to_another_prefix_is_not_reached_below_the_old_one(portal: Portal) -> None:
+    raw = await portal.connect()
+    assert [(await ask(portal, raw)).status for _ in range(3)] == [200] * 3
+    here = portal.access[LABEL, COOKIE]
+    assert here.target is not None
+    portal.access[LABEL, COOKIE] = replace(here, target=replace(here.target, base_url="/below/"))
+    portal.proxy.access.drop(user_id=1)
+    await until(lambda: portal.proxy.access.cached(LABEL, COOKIE) is None)
+    assert [(await ask(portal, raw)).status for _ in range(3)] == [404] * 3
+    assert len(portal.upstream.requests) == 3
+    await raw.close()
+
+
+async def test_the_last_answer_before_the_web_server_stops_says_so_and_closes(portal: Portal) -> None:
+    go_on = asyncio.Event()
+    go_on.set()
+
+    async def waits(request: Request) -> None:
+        await go_on.wait()
+        request.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
+
+    portal.upstream.handler = waits
+    raw = await portal.connect()
+    for _ in range(2):
+        assert (await ask(portal, raw)).body == b"abc"
+    go_on.clear()
+    raw.writer.write(portal.head("GET", "/x"))
+    await until(lambda: len(portal.upstream.requests) == 3)
+    portal.stop()
+    go_on.set()
+    async with asyncio.timeout(60):
+        rest = await raw.reader.read()
+    assert rest.lower().count(b"connection: close\r\n") == 1
+    assert rest.endswith(b"\r\n\r\nabc")
+    await raw.close()
+
+
+async def test_a_known_answer_waits_for_a_browser_that_takes_nothing(portal: Portal) -> None:
+    size = 32 * 1024 * 1024
+    sent = 0
+
+    async def pouring(request: Request) -> None:
+        nonlocal sent
+        request.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size // 65536):
+            request.writer.write(bytes(65536))
+            await request.writer.drain()
+            sent += 65536
+
+    portal.upstream.handler = pouring
+    for _ in range(3):
+        sent = 0
+        raw = await portal.connect()
+        raw.writer.write(portal.head("GET", "/x"))
+        await raw.head()
+        await until(lambda: portal.proxy.access.open_connections == 1)
+        assert sent < size // 2
+        async with asyncio.timeout(60):
+            assert len(await raw.reader.readexactly(size)) == size
+        await raw.close()
+
+
+async def test_a_known_answer_is_in_the_web_servers_log_where_it_keeps_one(
+    portal: Portal, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "uvicorn.access")
+    raw = await portal.connect()
+    await ask(portal, raw)
+    for connection in portal.state.connections:
+        monkeypatch.setattr(connection, "access_log", True)
+    for _ in range(3):
+        assert (await ask(portal, raw)).status == 200
+    assert len([line for line in caplog.records if line.name == "uvicorn.access"]) == 3
+    await raw.close()
+
+
+async def test_a_body_behind_a_known_head_goes_out_without_uvicorns_events(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, slow = RequestResponseCycle.send, []
+
+    async def send(self: RequestResponseCycle, message: Any) -> None:
+        slow.append(message["type"])
+        await usual(self, message)
+
+    monkeypatch.setattr(RequestResponseCycle, "send", send)
+    raw = await portal.connect()
+    await ask(portal, raw)
+    assert slow == ["http.response.start", "http.response.body"]
+    for _ in range(3):
+        assert (await ask(portal, raw)).body == b"hello"
+    assert len(slow) == 2
+    await raw.close()
+
+
+async def test_readings_that_are_forgotten_take_their_plans_along(portal: Portal) -> None:
+    raw = await portal.connect()
+    for number in range(MOST_READINGS + 2):
+        assert (await ask(portal, raw, "/x", b"X-Number: %d" % number)).status == 200
+    gc.collect()
+    of_requests = [each for each in gc.get_objects() if isinstance(each, Reading) and each.is_kept]
+    assert 0 < len(of_requests) <= 2
+    assert len(plans()) <= 2
     await raw.close()
