@@ -262,7 +262,7 @@ def _state_text(session: InteractiveSession, *, is_owner: bool) -> str:
     if session.stop_requested_at is not None:
         return _("The cluster does not answer at the moment. The session is stopped as soon as it does.")
     if state is SessionState.SUBMITTING:
-        return _("The cluster does not answer. Your session is kept and will be sent as soon as it does.")
+        return _("The cluster does not answer. The session is kept and will be sent as soon as it does.")
     return _("The cluster does not answer at the moment. Last known: %(state)s") % {"state": known}
 
 
@@ -272,8 +272,8 @@ def _known_text(session: InteractiveSession, state: SessionState, *, is_owner: b
         return _("Stopping. This can take a minute.")
     if state is SessionState.SUBMITTING:
         if now() - session.created_at > SLOW_TO_SEND:
-            return _("Your session is being sent to the cluster. It takes longer than usual; you need not do anything.")
-        return _("Your session is being sent to the cluster.")
+            return _("The session is being sent to the cluster. It takes longer than usual; you need not do anything.")
+        return _("The session is being sent to the cluster.")
     if state is SessionState.QUEUED:
         return clusterwords.waiting_sentence(session)
     if selectors.is_paused(session):

@@ -7,6 +7,7 @@ sessions of a day.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from typing import Any
 
 import django_filters
@@ -17,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from launcher import selectors, wording
 from launcher.models import InteractiveSession
 from launcher.parts import apps, clusters
-from launcher.states import LIVE_STATES
+from launcher.states import LIVE_STATES, SessionState
 from portal.accounts.models import User
 from portal.listfilter import DaysFilter, ListFilter
 
@@ -31,9 +32,9 @@ def _search_field() -> forms.TextInput:
     )
 
 
-def _states() -> list[tuple[str, str]]:
-    """What the list calls the states of its sessions."""
-    return [*((state.value, wording.state_label(state)) for state in LIVE_STATES), (PAUSED, wording.paused_label())]
+def _states(states: Iterable[SessionState]) -> list[tuple[str, str]]:
+    """What the list calls these states of its sessions, and the one that people read instead of some."""
+    return [*((state.value, wording.state_label(state)) for state in states), (PAUSED, wording.paused_label())]
 
 
 class SessionFilter(DaysFilter[InteractiveSession]):
@@ -44,9 +45,7 @@ class SessionFilter(DaysFilter[InteractiveSession]):
     text = django_filters.CharFilter(
         label=_("Account, title, host or job id"), method="filter_text", max_length=255, widget=_search_field()
     )
-    state = django_filters.ChoiceFilter(
-        label=_("State"), method="filter_state", choices=_states, empty_label=_("All states")
-    )
+    state = django_filters.ChoiceFilter(label=_("State"), method="filter_state", empty_label=_("All states"))
     cluster = django_filters.ChoiceFilter(label=_("Cluster"), empty_label=_("All clusters"))
     app = django_filters.ChoiceFilter(label=_("App"), empty_label=_("All apps"))
     owner = django_filters.CharFilter(field_name="username", max_length=64, widget=forms.HiddenInput)
@@ -57,9 +56,10 @@ class SessionFilter(DaysFilter[InteractiveSession]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Clusters and apps are the configured ones, and those that some live session or one of the days still has, by
-        their ids.
+        their ids. Only with days there are sessions that have ended.
         """
         super().__init__(*args, queryset=selectors.everybodys_sessions(), **kwargs)
+        self.filters["state"].extra["choices"] = _states(SessionState if self.asks_for_days else LIVE_STATES)
         used_clusters, used_apps = selectors.clusters_and_apps_of(self._of_interest())
         cluster_names = {cluster.id: cluster.name for cluster in clusters().values()}
         self._app_names = {app.id: wording.translated(app.name) for app in apps().values()}

@@ -42,12 +42,15 @@ class Reading:
 
 
 class Readings:
-    """The readings of a process. Only those for sessions with a host of their own: elsewhere the path has a say."""
+    """The readings of a process, and the plans for requests that were read so: without its reading none is found. Only
+    those for sessions with a host of their own: elsewhere the path has a say.
+    """
 
-    __slots__ = ("_kept",)
+    __slots__ = ("_kept", "plans")
 
     def __init__(self) -> None:
         self._kept: dict[Key, Reading] = {}
+        self.plans = Plans()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -57,19 +60,17 @@ class Readings:
         for reading in self._kept.values():
             reading.is_kept = False
         self._kept.clear()
+        self.plans.clear()
 
     def find(self, key: Key) -> Reading | None:
         """What was read of the same fields from the same client."""
         return self._kept.get(key)
 
-    @property
-    def are_full(self) -> bool:
-        """Whether there is no room for another one."""
-        return len(self._kept) >= MOST_READINGS
-
     def keep(self, key: Key, reading: Reading) -> None:
         """Keep what was read, if it is worth it."""
         if reading.place.label and reading.place.origin.path == b"/" and _size(key[1]) <= MOST_BYTES:
+            if len(self._kept) >= MOST_READINGS:
+                self.clear()
             self._kept[key] = reading
             reading.is_kept = True
 
@@ -81,7 +82,7 @@ class Reader:
         self._trusted = site.trusted_proxies
         self._places = Places(site)
         self._readings = Readings()
-        self.plans = Plans()
+        self.plans = self._readings.plans
         self._cookie_names = (site.cookie_name(PATHS).encode("ascii"), site.cookie_name().encode("ascii"))
 
     def knows(self, scope: Scope) -> bool:
@@ -103,8 +104,6 @@ class Reader:
             cookie = cookie_value(fields.get(b"cookie", b""), name)
             reading = Reading(fields, place, cookie, self._client(peer, fields))
             if not is_socket:
-                if self._readings.are_full:
-                    self.forget()
                 self._readings.keep(key, reading)
         return reading
 
@@ -116,7 +115,6 @@ class Reader:
     def forget(self) -> None:
         """Read all anew, and decide: there may be heads with a secret that has changed."""
         self._readings.clear()
-        self.plans.clear()
 
     def _client(self, peer: str, fields: dict[bytes, bytes]) -> str:
         if not self._trusted:

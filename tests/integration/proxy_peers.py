@@ -109,6 +109,25 @@ def answering(raw: bytes, *, close: bool = False) -> Handler:
     return handler
 
 
+class Pouring:
+    """Answers with a long body, and counts what of it is on its way."""
+
+    SIZE = 128 * 1024 * 1024
+    """Bytes: much more than the system holds for sockets that wait."""
+    _PIECE = bytes(65536)
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    async def __call__(self, request: Request) -> None:
+        """The handler."""
+        request.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % self.SIZE)
+        while self.sent < self.SIZE:
+            request.writer.write(self._PIECE)
+            await request.writer.drain()
+            self.sent += len(self._PIECE)
+
+
 class Upstream:
     """A server whose behaviour is ``handler``. It reads bodies of both framings before it calls the handler, unless
     ``reads_bodies`` is off."""
@@ -439,6 +458,18 @@ class Raw:
             if size == 0:
                 return
             yield data[:-2]
+
+    def take_little(self) -> None:
+        """From now on let the system hold little of what is not read."""
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262_144)
+
+    async def skip(self, size: int) -> None:
+        """Read so many bytes, and keep none."""
+        async with asyncio.timeout(60):
+            while size:
+                piece = await self.reader.read(min(size, 1 << 20))
+                assert piece, f"{size} bytes are missing"
+                size -= len(piece)
 
     async def close(self) -> None:
         """Hang up."""

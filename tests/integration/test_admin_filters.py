@@ -360,6 +360,15 @@ def test_of_days_a_cluster_and_an_app_that_are_no_longer_configured_can_be_chose
 
 
 @pytest.mark.usefixtures("spring")
+def test_of_days_ended_is_a_state_to_choose(as_admin: Client) -> None:
+    every = found(as_admin, since=TUESDAY, until=TUESDAY)
+    assert found(as_admin, since=TUESDAY, until=TUESDAY, state="ended") == every - {"Still there"}
+    assert found(as_admin, since=TUESDAY, until=TUESDAY, state="ready") == {"Still there"}
+    live = as_admin.get(SESSIONS).context["filter"].form.fields["state"]
+    assert "ended" not in dict(live.choices)
+
+
+@pytest.mark.usefixtures("spring")
 def test_of_days_the_list_says_when_sessions_ran_and_begins_with_the_last(as_admin: Client) -> None:
     answer = as_admin.get(SESSIONS, {"text": "c0123", "since": TUESDAY, "until": TUESDAY})
     page = answer.content.decode()

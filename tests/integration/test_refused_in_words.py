@@ -281,7 +281,7 @@ ROWS: list[Row] = [
         KEY,
         another_host_key,
         launching,
-        (STRANGER, "Last known: Your session is being sent to the cluster", "Not asked since"),
+        (STRANGER, "Last known: The session is being sent to the cluster", "Not asked since"),
         not_the_host(),
     ),
     (
