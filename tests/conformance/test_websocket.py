@@ -435,6 +435,7 @@ async def test_w01_a_slow_browser_holds_the_server_back(portal: Portal) -> None:
 
     portal.upstream.handler = pour
     async with socket_of(portal) as raw:
+        raw.take_little()
         before = begin_counting_memory()
         await standstill(lambda: sent)
         assert sent < 32
