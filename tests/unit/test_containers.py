@@ -196,3 +196,56 @@ def test_prepare_makes_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyP
     first = contents()
     assert prepare.make_secrets() == []
     assert contents() == first
+
+
+def test_prepare_makes_a_password_anew_whose_files_were_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the page on containers says of other passwords."""
+    from deploy import prepare
+
+    for name in ("KEYS", "DATABASE_KEYS", "VALKEY_KEYS"):
+        (tmp_path / name).mkdir(mode=0o700)
+        monkeypatch.setattr(prepare, name, tmp_path / name)
+    database = [prepare.DATABASE_KEYS / "password", prepare.KEYS / "PORTAL_DATABASE_URL"]
+    valkey = [prepare.VALKEY_KEYS / name for name in ("password", "valkey.conf")]
+    valkey.append(prepare.KEYS / "PORTAL_VALKEY_URL")
+    prepare.make_secrets()
+    for files in (database, valkey):
+        before = {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+        for path in files:
+            path.unlink()
+        assert prepare.make_secrets() == [str(path) for path in files]
+        assert {path for path, text in before.items() if path.read_text() != text} == set(files)
+        password = files[0].read_text().strip()
+        assert all(password in path.read_text() for path in files)
+
+
+def _commands(language: str) -> list[list[str]]:
+    """The page's blocks of commands, without what is said beside them."""
+    text = (PROJECT / "docs" / language / "containers.md").read_text(encoding="utf-8")
+    blocks: list[str] = re.findall(r"^ *```\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    return [[re.sub(r"\s+#.*", "", line).strip() for line in block.splitlines()] for block in blocks]
+
+
+def test_both_languages_of_the_page_give_the_same_commands() -> None:
+    assert _commands("en") == _commands("zh")
+
+
+def test_what_the_page_does_with_a_container_names_one_that_there_is() -> None:
+    named = set()
+    for line in (line for block in _commands("en") for line in block):
+        if match := re.match(r"docker compose (run|exec|restart|up)\b(.*)", line):
+            action, rest = match.group(1), re.sub(r"--scale (\w+)=\d+", r"\1", match.group(2))
+            words = [word for word in rest.split() if not word.startswith("-")]
+            named |= set(words[:1] if action in ("run", "exec") else words)
+    assert named == {"prepare", "postgres", "valkey", "web", "worker", "beat"}
+
+
+def test_another_setting_of_the_portal_does_not_make_the_database_anew() -> None:
+    """``--force-recreate`` without ``--no-deps`` may take PostgreSQL and Valkey along."""
+    for language in ("en", "zh"):
+        text = (PROJECT / "docs" / language / "containers.md").read_text(encoding="utf-8")
+        commands = re.findall(r"docker compose up[^`\n]*--force-recreate[^`\n]*", text)
+        assert commands
+        assert [command for command in commands if "--no-deps" not in command] == []
