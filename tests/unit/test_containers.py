@@ -168,6 +168,19 @@ def test_what_must_not_get_into_an_image_is_left_out(path: str) -> None:
     assert path in (PROJECT / ".dockerignore").read_text(encoding="utf-8").splitlines()
 
 
+def test_a_folder_in_memory_is_closed_to_others_after_a_restart_too() -> None:
+    """runc before 1.1.8 gives such a folder, when it is there already, the mode that it has in the image."""
+    text = (PROJECT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+    made = {
+        path
+        for paths in re.findall(r"install -d \S+ footbridge \S+ footbridge -m 0700 (.+) \\", text)
+        for path in paths.split()
+    }
+    mounted = {place.partition(":")[0] for name in PORTAL for place in SERVICES[name]["tmpfs"] if "mode=0700" in place}
+    assert mounted == {"/data"}
+    assert mounted <= made
+
+
 def test_prepare_leaves_the_configuration_of_a_real_site_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from deploy import prepare
 
