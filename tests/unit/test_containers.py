@@ -163,9 +163,20 @@ def test_what_an_image_copies_exists() -> None:
     assert [word for word in copied if not (PROJECT / word).exists()] == []
 
 
-@pytest.mark.parametrize("path", [".env", ".git", "var", "config/clusters.toml"])
-def test_what_must_not_get_into_an_image_is_left_out(path: str) -> None:
-    assert path in (PROJECT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+def test_an_image_gets_only_what_is_named() -> None:
+    """A backup's keys, left in the folder, once went into the image."""
+    first, *rest = [line for line in (PROJECT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    named = {line.removeprefix("!") for line in rest if line.startswith("!")}
+    assert first == "*"
+    assert {path.name for path in PROJECT.iterdir() if (path / "__init__.py").is_file()} - {"tests"} <= named
+    assert {name for name in named if not (PROJECT / name).exists()} == set()
+    assert named & {".env", ".git", "var", "config", "docs", "tests"} == set()
+
+
+@pytest.mark.parametrize("name", ["footbridge.dump", "keys.tar"])
+def test_what_the_page_writes_as_a_backup_does_not_get_into_the_repository(name: str) -> None:
+    assert any(f"> {name}" in line for block in _commands("en") for line in block)
+    assert f"/{name}" in (PROJECT / ".gitignore").read_text(encoding="utf-8").splitlines()
 
 
 def test_a_folder_in_memory_is_closed_to_others_after_a_restart_too() -> None:
