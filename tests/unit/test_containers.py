@@ -150,6 +150,12 @@ def test_a_process_has_more_time_to_end_than_it_drains(name: str) -> None:
     assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > default
 
 
+@pytest.mark.parametrize("name", PORTAL)
+def test_a_process_can_be_stopped_while_it_still_starts(name: str) -> None:
+    """As a container's first process it would ignore SIGTERM until then, and be killed after the grace period."""
+    assert SERVICES[name]["init"] is True
+
+
 def test_a_real_site_takes_over_every_process_and_leaves_the_demo_cluster_out() -> None:
     assert set(SITE) == {*PORTAL, "prepare", "cluster"}
     assert SITE["cluster"] == {"profiles": ["demo"]}
