@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from launcher.demo.clusters_file import clusters_text
@@ -29,23 +30,23 @@ dir /tmp
 """
 
 
-def _password(path: Path) -> str:
-    """The password in this file, made if it is missing."""
-    make_secret(path, lambda: secrets.token_hex(24))
-    return path.read_text().strip()
-
-
 def make_secrets() -> list[str]:
-    """Make the keys and passwords that are missing. Returns the names of the keys made."""
+    """Make the keys, passwords and addresses that are missing. Returns the names of what was made."""
     made = make_all_keys(KEYS)
+
+    def kept(path: Path, make: Callable[[], str]) -> str:
+        """What the file holds, made now if it is missing."""
+        if make_secret(path, make):
+            made.append(str(path))
+        return path.read_text().strip()
+
     secret_key = (KEYS / "secret.key").read_text().strip()
-    make_secret(KEYS / "PORTAL_SECRET_KEY", lambda: secret_key)
-    database_password = _password(DATABASE_KEYS / "password")
-    database_url = f"postgresql://footbridge:{database_password}@postgres/footbridge"
-    make_secret(KEYS / "PORTAL_DATABASE_URL", lambda: database_url)
-    valkey_password = _password(VALKEY_KEYS / "password")
-    make_secret(VALKEY_KEYS / "valkey.conf", lambda: VALKEY.format(password=valkey_password))
-    make_secret(KEYS / "PORTAL_VALKEY_URL", lambda: f"redis://:{valkey_password}@valkey:6379/0")
+    kept(KEYS / "PORTAL_SECRET_KEY", lambda: secret_key)
+    database_password = kept(DATABASE_KEYS / "password", lambda: secrets.token_hex(24))
+    kept(KEYS / "PORTAL_DATABASE_URL", lambda: f"postgresql://footbridge:{database_password}@postgres/footbridge")
+    valkey_password = kept(VALKEY_KEYS / "password", lambda: secrets.token_hex(24))
+    kept(VALKEY_KEYS / "valkey.conf", lambda: VALKEY.format(password=valkey_password))
+    kept(KEYS / "PORTAL_VALKEY_URL", lambda: f"redis://:{valkey_password}@valkey:6379/0")
     return made
 
 

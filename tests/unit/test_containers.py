@@ -150,6 +150,12 @@ def test_a_process_has_more_time_to_end_than_it_drains(name: str) -> None:
     assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > default
 
 
+@pytest.mark.parametrize("name", PORTAL)
+def test_a_process_can_be_stopped_while_it_still_starts(name: str) -> None:
+    """As a container's first process it would ignore SIGTERM until then, and be killed after the grace period."""
+    assert SERVICES[name]["init"] is True
+
+
 def test_a_real_site_takes_over_every_process_and_leaves_the_demo_cluster_out() -> None:
     assert set(SITE) == {*PORTAL, "prepare", "cluster"}
     assert SITE["cluster"] == {"profiles": ["demo"]}
@@ -163,9 +169,33 @@ def test_what_an_image_copies_exists() -> None:
     assert [word for word in copied if not (PROJECT / word).exists()] == []
 
 
-@pytest.mark.parametrize("path", [".env", ".git", "var", "config/clusters.toml"])
-def test_what_must_not_get_into_an_image_is_left_out(path: str) -> None:
-    assert path in (PROJECT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+def test_an_image_gets_only_what_is_named() -> None:
+    """A backup's keys, left in the folder, once went into the image."""
+    first, *rest = [line for line in (PROJECT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    named = {line.removeprefix("!") for line in rest if line.startswith("!")}
+    assert first == "*"
+    assert {path.name for path in PROJECT.iterdir() if (path / "__init__.py").is_file()} - {"tests"} <= named
+    assert {name for name in named if not (PROJECT / name).exists()} == set()
+    assert named & {".env", ".git", "var", "config", "docs", "tests"} == set()
+
+
+@pytest.mark.parametrize("name", ["footbridge.dump", "keys.tar"])
+def test_what_the_page_writes_as_a_backup_does_not_get_into_the_repository(name: str) -> None:
+    assert any(f"> {name}" in line for block in _commands("en") for line in block)
+    assert f"/{name}" in (PROJECT / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+
+def test_a_folder_in_memory_is_closed_to_others_after_a_restart_too() -> None:
+    """runc before 1.1.8 gives such a folder, when it is there already, the mode that it has in the image."""
+    text = (PROJECT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+    made = {
+        path
+        for paths in re.findall(r"install -d \S+ footbridge \S+ footbridge -m 0700 (.+) \\", text)
+        for path in paths.split()
+    }
+    mounted = {place.partition(":")[0] for name in PORTAL for place in SERVICES[name]["tmpfs"] if "mode=0700" in place}
+    assert mounted == {"/data"}
+    assert mounted <= made
 
 
 def test_prepare_leaves_the_configuration_of_a_real_site_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,3 +226,56 @@ def test_prepare_makes_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyP
     first = contents()
     assert prepare.make_secrets() == []
     assert contents() == first
+
+
+def test_prepare_makes_a_password_anew_whose_files_were_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the page on containers says of other passwords."""
+    from deploy import prepare
+
+    for name in ("KEYS", "DATABASE_KEYS", "VALKEY_KEYS"):
+        (tmp_path / name).mkdir(mode=0o700)
+        monkeypatch.setattr(prepare, name, tmp_path / name)
+    database = [prepare.DATABASE_KEYS / "password", prepare.KEYS / "PORTAL_DATABASE_URL"]
+    valkey = [prepare.VALKEY_KEYS / name for name in ("password", "valkey.conf")]
+    valkey.append(prepare.KEYS / "PORTAL_VALKEY_URL")
+    prepare.make_secrets()
+    for files in (database, valkey):
+        before = {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+        for path in files:
+            path.unlink()
+        assert prepare.make_secrets() == [str(path) for path in files]
+        assert {path for path, text in before.items() if path.read_text() != text} == set(files)
+        password = files[0].read_text().strip()
+        assert all(password in path.read_text() for path in files)
+
+
+def _commands(language: str) -> list[list[str]]:
+    """The page's blocks of commands, without what is said beside them."""
+    text = (PROJECT / "docs" / language / "containers.md").read_text(encoding="utf-8")
+    blocks: list[str] = re.findall(r"^ *```\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    return [[re.sub(r"\s+#.*", "", line).strip() for line in block.splitlines()] for block in blocks]
+
+
+def test_both_languages_of_the_page_give_the_same_commands() -> None:
+    assert _commands("en") == _commands("zh")
+
+
+def test_what_the_page_does_with_a_container_names_one_that_there_is() -> None:
+    named = set()
+    for line in (line for block in _commands("en") for line in block):
+        if match := re.match(r"docker compose (run|exec|restart|up)\b(.*)", line):
+            action, rest = match.group(1), re.sub(r"--scale (\w+)=\d+", r"\1", match.group(2))
+            words = [word for word in rest.split() if not word.startswith("-")]
+            named |= set(words[:1] if action in ("run", "exec") else words)
+    assert named == {"prepare", "postgres", "valkey", "web", "worker", "beat"}
+
+
+def test_another_setting_of_the_portal_does_not_make_the_database_anew() -> None:
+    """``--force-recreate`` without ``--no-deps`` may take PostgreSQL and Valkey along."""
+    for language in ("en", "zh"):
+        text = (PROJECT / "docs" / language / "containers.md").read_text(encoding="utf-8")
+        commands = re.findall(r"docker compose up[^`\n]*--force-recreate[^`\n]*", text)
+        assert commands
+        assert [command for command in commands if "--no-deps" not in command] == []
