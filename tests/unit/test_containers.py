@@ -186,7 +186,7 @@ def test_what_the_page_writes_as_a_backup_does_not_get_into_the_repository(name:
 
 
 def test_a_folder_in_memory_is_closed_to_others_after_a_restart_too() -> None:
-    """runc before 1.1.8 gives such a folder, when it is there already, the mode that it has in the image."""
+    """At a restart such a folder was seen to get the mode that it has in the image (runc 1.1.5)."""
     text = (PROJECT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
     made = {
         path
