@@ -34,10 +34,6 @@ async def ask(portal: Portal, raw: Raw, target: str = "/x", *fields: bytes, meth
     return await raw.answer(head_only=method == "HEAD")
 
 
-def plans() -> list[Plan]:
-    return alive(Plan)
-
-
 @pytest.mark.parametrize("target", ["/", "/a%2Fb//c?x=%20&y", "/?token=evil&z=1", "/%23@:1"])
 async def test_the_server_gets_the_same_head_each_time(portal: Portal, target: str) -> None:
     raw = await portal.connect()
@@ -86,7 +82,7 @@ async def test_what_is_refused_at_first_is_refused_again(
     raw = await portal.connect()
     assert [(await ask(portal, raw, target, *fields)).status in (403, 404) for _ in range(3)] == [True] * 3
     assert not portal.upstream.requests
-    assert not plans()
+    assert not alive(Plan)
     await raw.close()
 
 
@@ -95,14 +91,14 @@ async def test_of_requests_no_more_is_kept_than_a_little_and_nothing_of_their_co
     for number in range(MOST_PLANS + 10):
         assert (await ask(portal, raw, f"/{number}")).status == 200
     assert (await ask(portal, raw, "/" + "x" * MOST_TARGET_BYTES)).status == 200
-    assert 0 < len(plans()) <= MOST_PLANS
-    assert not any(len(plan.visit.raw_path) > MOST_TARGET_BYTES for plan in plans())
+    assert 0 < len(alive(Plan)) <= MOST_PLANS
+    assert not any(len(plan.visit.raw_path) > MOST_TARGET_BYTES for plan in alive(Plan))
     await raw.close()
     await until(lambda: not portal.state.connections)
-    assert plans()
+    assert alive(Plan)
     assert not alive(Cycle)
     portal.proxy.drop(session_id="session-1")
-    assert not plans()
+    assert not alive(Plan)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -230,5 +226,5 @@ async def test_readings_that_are_forgotten_take_their_plans_along(portal: Portal
     for number in range(MOST_READINGS + 2):
         assert (await ask(portal, raw, "/x", b"X-Number: %d" % number)).status == 200
     assert 0 < len([reading for reading in alive(Reading) if reading.is_kept]) <= 2
-    assert len(plans()) <= 2
+    assert len(alive(Plan)) <= 2
     await raw.close()
