@@ -73,8 +73,11 @@ folder=$1
 chmod 755 "$folder/home" "$folder/etc/slurm"
 chmod 644 "$folder/etc/slurm/slurm.conf" "$folder/etc/hosts"
 hostname {host}
-for name in passwd group shadow hosts slurm; do mount --bind "$folder/etc/$name" "/etc/$name"; done
 mount -t tmpfs -o mode=755 none /run
+# A copy: where the machine's own file is replaced, as by useradd, what is mounted over it is taken away, see rename(2).
+cp --archive /etc /run/etc
+mount --bind /run/etc /etc
+for name in passwd group shadow hosts slurm; do mount --bind "$folder/etc/$name" "/etc/$name"; done
 mkdir /run/munge /run/sshd /run/kept
 {mounts}
 munged --force --key-file="$folder/munge/key" --seed-file="$folder/munge/seed" --pid-file=/run/munge/pid \\

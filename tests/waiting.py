@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +28,13 @@ def wait_for(
             pytest.fail(f"waited {seconds} s for {what() if callable(what) else what}")
         pause.wait(pause_seconds)
     return value
+
+
+def listens(port: int) -> bool:
+    """Whether somebody answers at this port of loopback."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 async def until(condition: Callable[[], object], what: str = "the condition", *, seconds: float = 60) -> None:

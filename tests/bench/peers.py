@@ -12,7 +12,6 @@ import os
 import re
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from pathlib import Path
 from launcher.processes import WEB_OPTIONS
 from tests.integration.ssh_server import free_port
 from tests.integration.sshd import Sshd
-from tests.waiting import wait_for
+from tests.waiting import listens, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 CHP = ROOT / "var/bench/chp/node_modules/.bin/configurable-http-proxy"
@@ -60,13 +59,6 @@ class Peer:
         """Memory of all of them."""
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.pids())
         return pages * os.sysconf("SC_PAGE_SIZE") / 1000
-
-
-def listens(port: int) -> bool:
-    """Whether somebody answers there."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
 
 
 def start(command: list[str], port: int, name: str, log: Path, core: str = PROXY_CORE, **environment: str) -> Peer:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.integration.test_notice_mail import free_port
-from tests.waiting import wait_for
+from tests.waiting import listens, wait_for
 
 SLAPD = shutil.which("slapd", path="/usr/sbin:/usr/local/sbin:/usr/libexec")
 SCHEMAS = Path("/etc/ldap/schema")
@@ -224,7 +224,7 @@ def directory(folder: Path) -> Iterator[Directory]:
     with (folder / "slapd.log").open("wb") as log:
         server = subprocess.Popen([SLAPD, "-d", "none", "-f", config, "-h", addresses], stdout=log, stderr=log)
     try:
-        wait_for((folder / "slapd.pid").exists, what="slapd")
+        wait_for(lambda: listens(one.port) and listens(one.tls_port), what="slapd")  # its PID file comes before that
         yield one
     finally:
         server.terminate()

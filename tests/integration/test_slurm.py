@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -276,6 +277,16 @@ def test_slurm_lets_no_ordinary_account_lengthen_a_running_job(slurm: SlurmSite,
     assert (limit, session.extensions) == ("1:00:00", 0)
     assert session.extension_refused == "scheduler.not_permitted"
     assert session.extending_to_seconds is None
+
+
+def test_its_accounts_stay_when_those_of_the_machine_change(slurm: SlurmSite) -> None:
+    """Both programs put another file in the place of /etc/passwd; tests of PAM do so, too."""
+    subprocess.run(["useradd", "--no-create-home", "fb-slurm-test"], check=True, capture_output=True, timeout=60)
+    try:
+        assert slurm.user("alice", "squeue", "--noheader") == ""
+    finally:
+        subprocess.run(["userdel", "fb-slurm-test"], check=True, capture_output=True, timeout=60)
+    assert slurm.user("alice", "squeue", "--noheader") == ""
 
 
 def test_slurms_operator_lengthens_a_running_job(slurm: SlurmSite, alice: User) -> None:
